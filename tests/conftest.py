@@ -1,0 +1,101 @@
+"""What the tests share: fixed seeds, one thread, small waveforms and files made of them."""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from asr import manifest
+from asr.manifest import Utterance
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_SPEECH = ROOT.parent / "shared" / "data"
+SAMPLE_RATE = 16_000
+
+Waveform = np.ndarray
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread for torch: the matrices of the tests are too small to share out."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_waveform() -> Callable[..., Waveform]:
+    """make_waveform(seconds, pitch=150.0, sample_rate=16000, seed=0): a voiced buzz in noise.
+
+    float32 (S,) in [-0.5, 0.5]; its loudness rises and falls four times a second, as syllables do.
+    """
+    return _waveform
+
+
+@pytest.fixture
+def make_audio(tmp_path: Path) -> Callable[..., Path]:
+    """make_audio(name="a.wav", seconds=0.5, **as make_waveform): the same as a file in tmp_path.
+
+    The name's ending chooses the format: wav (16 bit), flac, ogg, mp3.
+    """
+
+    def make(name: str = "a.wav", seconds: float = 0.5, **options: float) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sample_rate = int(options.get("sample_rate", SAMPLE_RATE))
+        soundfile.write(path, _waveform(seconds, **options), sample_rate)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_manifest(tmp_path: Path, make_audio: Callable[..., Path]) -> Callable[..., Path]:
+    """make_manifest(texts=("a", "b"), name="train.jsonl", seconds=0.5): a manifest with its audio.
+
+    Utterance n says texts[n], is n · 0.1 s longer than the first and spoken by one of two speakers.
+    """
+
+    def make(
+        texts: Sequence[str] = ("a", "b"), name: str = "train.jsonl", seconds: float = 0.5
+    ) -> Path:
+        stem = Path(name).stem
+        utterances = []
+        for number, text in enumerate(texts):
+            length = seconds + 0.1 * number
+            audio = make_audio(f"{stem}/{number}.wav", length, pitch=120.0 + 10 * number)
+            speaker = f"speaker-{number % 2}"
+            utterances.append(Utterance(f"{stem}-{number}", audio, length, text, speaker))
+        path = tmp_path / name
+        manifest.write(path, utterances)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_speech() -> Path:
+    """The folder of real corpora beside the checkout; the test is skipped where there is none."""
+    if not (REAL_SPEECH / "LibriSpeech").is_dir():
+        pytest.skip("no real speech: ../shared/data/LibriSpeech is not there")
+    return REAL_SPEECH
+
+
+def _waveform(
+    seconds: float, pitch: float = 150.0, sample_rate: int = SAMPLE_RATE, seed: int = 0
+) -> Waveform:
+    samples = round(seconds * sample_rate)
+    time = np.arange(samples) / sample_rate
+    harmonics = [np.sin(2 * np.pi * pitch * n * time) / n for n in range(1, 11)]
+    syllables = 0.6 - 0.4 * np.cos(2 * np.pi * 4 * time)
+    noise = np.random.default_rng(seed).standard_normal(samples)
+    waveform = 0.2 * syllables * np.sum(harmonics, axis=0) + 0.002 * noise
+    return np.clip(waveform, -0.5, 0.5).astype(np.float32)
