@@ -19,7 +19,7 @@ from asr.decoding import decode
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.options import DecodingOptions
 from asr.errors import AsrError, AudioError, ConfigError
-from asr.features import LogMel, normalise
+from asr.features import LogMel
 from asr.transcript import Attention, Segment, Transcript
 
 MAX_SECONDS = 60.0
@@ -140,8 +140,7 @@ class Recognizer:
         if not heard:
             return results
         features = [
-            normalise(self.features(waveforms[index].to(self.device, torch.float32)))
-            for index in heard
+            self.features.extract(waveforms[i].to(self.device, torch.float32)) for i in heard
         ]
         lengths = torch.tensor([len(item) for item in features], device=self.device)
         memory = self.model.encode(pad_sequence(features, batch_first=True), lengths)
@@ -164,13 +163,10 @@ class Recognizer:
             yield index, self._transcript(audios[index], waveform, hypotheses[0])
 
     def _is_audible(self, waveform: torch.Tensor) -> bool:
-        hop_seconds = self.trained.features.hop_ms / 1000
-        frames = len(waveform) / (hop_seconds * self.trained.features.sample_rate)
-        enough = max(2, round(self.model.frame_seconds / hop_seconds))
-        return (
-            frames >= enough
-            and _loudness(waveform, self.trained.features.sample_rate) >= SILENCE_DBFS
-        )
+        rate = self.trained.features.sample_rate
+        needed = max(2, round(self.model.frame_seconds * 1000 / self.trained.features.hop_ms))
+        enough = self.features.frames(len(waveform)) >= needed
+        return enough and _loudness(waveform, rate) >= SILENCE_DBFS
 
     def _waveform(self, item: AudioInput, sample_rate: int) -> torch.Tensor:
         _checked_duration(item, sample_rate)
