@@ -1,0 +1,24 @@
+"""Search: an encoder's memory in, the best token sequences with their scores and attention out.
+
+The search knows a model only by `initial_state` and `step`, and moves rows of memory and state by `select`, so that
+every cell, attention and decoder is searched by the same code.
+"""
+
+from typing import TYPE_CHECKING
+
+from asr.decoding.greedy import greedy
+from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.options import DecodingOptions
+
+if TYPE_CHECKING:
+    from asr.model import Memory, Seq2Seq
+    from asr.tokenizer import Tokenizer
+
+__all__ = ["DecodingOptions", "Hypothesis", "decode", "greedy"]
+
+
+def decode(
+    model: "Seq2Seq", memory: "Memory", tokenizer: "Tokenizer", options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """Return the n-best hypotheses of each utterance of `memory`, best first, in the batch's order."""
+    return [[best] for best in greedy(model, memory, tokenizer, options)]

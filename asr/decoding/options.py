@@ -1,0 +1,46 @@
+"""What a search can be told: its width, what it ranks by, and when it must end."""
+
+import math
+from dataclasses import dataclass
+
+from asr.errors import ConfigError
+
+EXTRA_TOKENS = 5  # so that a very short recording may still hold a word
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Options of greedy and beam search.
+
+    A finished hypothesis y of L tokens is ranked by
+
+        score(y) = log P(y, eos) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
+
+    The division is GNMT's length normalisation (Wu et al. 2016, section 7, equation 14; length_penalty 1 is close
+    to Listen, Attend and Spell's log P / L). C(y) counts the memory steps whose attention, summed over the tokens,
+    exceeds 0.5 (Chorowski & Jaitly 2016, section 3): it rewards having read all audio and does not pay for reading
+    it twice. All three are 0 by default: the score is the log probability. ConfigError names a value out of range.
+    """
+
+    beam_size: int = 1  # hypotheses kept per utterance; 1 is greedy search
+    nbest: int = 1  # hypotheses returned per utterance, at most beam_size
+    length_penalty: float = 0.0  # exponent of the length normalisation; 0 is none
+    length_bonus: float = 0.0  # added per token, in nats; counters the preference for short texts
+    coverage_bonus: float = 0.0  # added per memory step that was attended to, in nats
+    max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ConfigError(f"beam_size is {self.beam_size}; it must be 1 or more")
+        if not 1 <= self.nbest <= self.beam_size:
+            raise ConfigError(
+                f"nbest is {self.nbest}; it must be from 1 to beam_size ({self.beam_size})"
+            )
+        for name in ("length_penalty", "length_bonus", "coverage_bonus", "max_tokens_per_second"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value}; it must be 0 or more")
+
+    def token_limit(self, seconds: float) -> int:
+        """Return the number of tokens that a recording of `seconds` may have; none where there is no audio."""
+        return math.ceil(seconds * self.max_tokens_per_second) + EXTRA_TOKENS if seconds > 0 else 0
