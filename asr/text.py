@@ -11,7 +11,7 @@ ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 
 # Before decomposition: the acute accent and others would fall apart into a space and a mark.
 _BEFORE = str.maketrans(
-    {char: "'" for char in "\u2018\u2019\u201b\u02bc\u02b9\u2032\u00b4\uff07`"}
+    dict.fromkeys("\u2018\u2019\u201b\u02bc\u02b9\u2032\u00b4\uff07", "'")
     | {"\u2212": "-", "\u2122": "", "\u2120": "", "\u00ba": "", "\u00aa": ""}
 )
 _LETTERS = str.maketrans(
@@ -96,7 +96,7 @@ def normalise(text: str) -> str:
     """
     if not text.isascii():
         text = _to_ascii(text)
-    text = text.lower()
+    text = text.lower().replace("`", "'")
     text = _ABBREVIATION.sub(_expand_abbreviation, text)
     if _DIGIT.search(text):
         text = _spell_numbers(text)

@@ -11,7 +11,7 @@ from asr.text import ALPHABET, normalise
 
 CASES = {
     "Hello,  World!\n": "hello world",
-    "It’s the dogs’ ‘bone’, isn´t it?": "it's the dogs bone isn't it",
+    "It’s the dogs’ ‘bone’, isn´t it, isn`t it?": "it's the dogs bone isn't it isn't it",
     "'tis rock 'n' roll''s o'clock": "tis rock n roll s o'clock",
     "well-known—truly": "well known truly",
     "Café naïve Ærø ﬁne Straße Łódź": "cafe naive aero fine strasse lodz",
@@ -24,7 +24,8 @@ CASES = {
     "1,855 men, 629 women": "one thousand eight hundred and fifty five men six hundred and twenty nine women",
     "the 21st, the 3RD and the 1,000th": "the twenty first the third and the one thousandth",
     "the 1950s and 1990's, 20s": "the nineteen fifties and nineteen nineties twenties",
-    "3.14 or .5 or 1855.5": "three point one four or point five or one thousand eight hundred and fifty five point five",
+    "3.14 or .5 or 1855.5": "three point one four or point five or"
+    " one thousand eight hundred and fifty five point five",
     "$5.20, £1, $0.99": "five dollars and twenty cents one pound ninety nine cents",
     "$5 million and £2.5 billion": "five million dollars and two point five billion pounds",
     "50% or 1855 %": "fifty percent or one thousand eight hundred and fifty five percent",

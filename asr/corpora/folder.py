@@ -1,0 +1,48 @@
+"""A folder of recordings, each with its transcript in a .txt file of the same stem, in; one split out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from asr.corpora.common import (
+    ALL,
+    AUDIO_EXTENSIONS,
+    AudioFinder,
+    Entry,
+    Prepared,
+    measure,
+    read_lines,
+    require_folder,
+)
+from asr.errors import CorpusError
+
+
+def prepare(root: Path) -> Prepared:
+    """Read `root` and its subfolders; the id is the path below `root` without extension, the speaker unknown.
+
+    A transcript that is not UTF-8 is a problem of that recording, not of the folder.
+    """
+    require_folder(root, "folder")
+    return measure({ALL: _entries(root)})
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    finder = AudioFinder()
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    stems = {path.with_suffix("") for path in files if path.suffix.lower() in AUDIO_EXTENSIONS}
+    texts = {path.with_suffix("") for path in files if path.suffix == ".txt"}
+    for stem in sorted(stems | texts):
+        text = _read_text(Path(f"{stem}.txt")) if stem in texts else None
+        yield Entry(
+            stem.relative_to(root).as_posix(),
+            finder.stems(stem.parent).get(stem.name),
+            text,
+            None,
+            stem,
+        )
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return " ".join(read_lines(path)).strip()
+    except CorpusError:
+        return None
