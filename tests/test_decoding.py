@@ -3,6 +3,7 @@ import torch
 from fakes import ToyModel, follow
 
 from asr.decoding import DecodingOptions, decode, greedy
+from asr.decoding.diagonality import diagonality
 from asr.errors import ConfigError
 from asr.tokenizer import Tokenizer
 
@@ -68,7 +69,8 @@ def test_a_hypothesis_longer_than_the_audio_allows_is_cut() -> None:
         < len(long.tokens)
         == options.token_limit(8 * 0.04)
     )
-    assert not short.ended and not long.ended
+    assert not short.ended
+    assert not long.ended
 
 
 def test_utterances_that_end_leave_the_batch() -> None:
@@ -80,7 +82,8 @@ def test_utterances_that_end_leave_the_batch() -> None:
 def test_an_utterance_without_memory_has_no_tokens() -> None:
     model = ToyModel(TOKENIZER, seed=1)
     empty, full, other = greedy(model, model.memory([0, 8, 0]), TOKENIZER, GREEDY)
-    assert empty.tokens == other.tokens == () and not empty.ended
+    assert empty.tokens == other.tokens == ()
+    assert not empty.ended
     assert full.tokens == greedy(model, model.memory([8, 8]), TOKENIZER, GREEDY)[1].tokens
     assert [h[0].tokens for h in decode(model, model.memory([0]), TOKENIZER, GREEDY)] == [()]
 
@@ -98,3 +101,23 @@ def test_an_utterance_without_memory_has_no_tokens() -> None:
 def test_options_out_of_range_are_refused_by_name(option: str, value: float) -> None:
     with pytest.raises(ConfigError, match=option):
         DecodingOptions(**{option: value})
+
+
+def test_diagonality_is_high_for_a_steady_ramp_only() -> None:
+    ramp = torch.eye(30).repeat_interleave(4, 1) / 4
+    stuck = torch.zeros(30, 120)
+    stuck[:, 7] = 1
+    loop = torch.cat([ramp[:10], ramp[:10], ramp[:10]])
+    pause = torch.cat([ramp[:, :60], torch.zeros(30, 40), ramp[:, 60:]], 1)
+    blurred = (-(torch.arange(120.0) - 4 * torch.arange(30.0)[:, None]).abs() / 15).softmax(1)
+    assert diagonality(ramp) > 0.99
+    assert 0.9 < diagonality(pause) < diagonality(ramp)
+    assert 0.5 < diagonality(blurred) < 0.97
+    assert diagonality(loop) < 0.4
+    for bad in (torch.full((30, 120), 1 / 120), ramp.flip(0), stuck):
+        assert diagonality(bad) < 1e-6
+
+
+def test_diagonality_of_next_to_nothing_is_zero() -> None:
+    for size in [(0, 0), (0, 9), (1, 9), (9, 1)]:
+        assert diagonality(torch.ones(size)) == 0
