@@ -1,0 +1,223 @@
+"""An audio file in; its rate, its channels and its decoded samples a piece at a time out, for `asr.audio` to use.
+
+All that depends on a decoder is here: which one reads a file, what its errors mean, and how a file that was cut short
+shows in each format.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from asr.errors import AudioError
+
+Waveform = npt.NDArray[np.float32]
+
+CHUNK_FRAMES = 1 << 18  # decoded at a time: 16 s at 16 kHz
+MAX_FRAMES = 1 << 60
+MP3_SLACK_FRAMES = 2 * 1152  # encoders disagree on whether the first and last mp3 frames count
+CONTAINER_SLACK_SECONDS = 0.5  # the stated duration of mp4 and webm includes codec delay
+ENDLESS_BYTES = 0x7FFF0000  # sizes from here on are what programs write to a pipe: "not known yet"
+MEDIA_SUFFIXES = frozenset(
+    (".3gp", ".aac", ".ac3", ".amr", ".asf", ".avi", ".flv", ".m4a", ".m4b", ".m4v", ".mka")
+    + (".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wma", ".wmv")
+)
+NEED_PYAV = (
+    "this kind of file needs PyAV: pip install 'asr[av]' "
+    "(wav, flac, ogg, opus, mp3 and aiff need nothing more)"
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An open file: `frames` is what its header promises (None: nothing), `slack` how far that may be off."""
+
+    sample_rate: int
+    channels: int
+    frames: int | None
+    slack: int
+    format: str
+    chunks: Iterator[Waveform]  # (n, channels) each
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator[Recording]:
+    """Open a file with the decoder that reads it; raises AudioError naming the file and the reason."""
+    head = _head(path)
+    if head[:4] == b"OggS":
+        _check_ogg_tail(path)
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        if path.suffix.lower() not in MEDIA_SUFFIXES and not _is_container(head):
+            raise AudioError(f"{path}: not audio, or damaged: {_reason(error)}") from error
+    except TypeError as error:
+        raise AudioError(
+            f"{path}: raw samples without a header; convert it to wav first"
+        ) from error
+    else:
+        with file:
+            yield _from_soundfile(file, path)
+        return
+    with _open_av(path) as recording:
+        yield recording
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise AudioError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            head = file.read(64)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise AudioError(f"{path}: cannot be read: {reason.lower()}") from error
+    if not head:
+        raise AudioError(f"{path}: empty file (0 bytes)")
+    return head
+
+
+def _is_container(head: bytes) -> bool:
+    """Whether the first bytes are those of mp4/mov, webm/mkv, wma, avi, flv, amr or raw aac."""
+    known = (
+        b"\x1a\x45\xdf\xa3",
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        b"FLV\x01",
+        b"#!AMR",
+        b"\xff\xf1",
+        b"\xff\xf9",
+    )
+    return (
+        head[4:8] == b"ftyp"
+        or head.startswith(known)
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+    )
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    text = str(error.error_string).removeprefix("Error : ").rstrip(".")
+    # libsndfile says "File does not exist" of any mp3 without a frame in it
+    return "no audio found in it" if "does not exist" in text else text[:1].lower() + text[1:]
+
+
+def _from_soundfile(file: soundfile.SoundFile, path: Path) -> Recording:
+    _check_riff_size(file.extra_info, path)
+    if file.frames > MAX_FRAMES:  # written to a pipe
+        raise AudioError(f"{path}: its header does not state its length; write it anew as a file")
+    is_mp3 = file.format == "MP3"
+    frames: int | None = file.frames
+    if is_mp3 and not _has_xing_header(path):
+        frames = None  # guessed from the bit rate
+    return Recording(
+        sample_rate=file.samplerate,
+        channels=file.channels,
+        frames=frames,
+        slack=MP3_SLACK_FRAMES if is_mp3 else 0,
+        format=f"{file.format}/{file.subtype}",
+        chunks=_decode(file, path),
+    )
+
+
+def _decode(file: soundfile.SoundFile, path: Path) -> Iterator[Waveform]:
+    while True:
+        try:
+            chunk = file.read(CHUNK_FRAMES, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{path}: truncated or damaged: {_reason(error)}") from error
+        if not len(chunk):
+            return
+        yield chunk
+
+
+def _check_riff_size(log: str, path: Path) -> None:
+    """wav, aiff and au: libsndfile trims the sample count to what is there and says so only in its log."""
+    found = re.search(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", log)
+    if found and int(found[2]) < int(found[1]) < ENDLESS_BYTES:
+        raise AudioError(
+            f"{path}: truncated: has {found[2]} of the {found[1]} bytes of samples its header states"
+        )
+
+
+def _check_ogg_tail(path: Path) -> None:
+    """A page that the file's end cuts; a stream stopped between two pages, as recorders leave it, is whole."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if page[:4] != b"OggS":  # no page ends within a page's greatest length
+        raise AudioError(f"{path}: truncated or damaged: no ogg page at its end")
+    header = 27 + page[26] if len(page) > 26 else 27
+    if len(page) < header or len(page) < header + sum(page[27:header]):
+        raise AudioError(f"{path}: truncated: its last ogg page is not complete")
+
+
+def _has_xing_header(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(10)
+        tag = 0
+        if head[:3] == b"ID3":  # a size of four 7-bit bytes, then the tag
+            tag = 10 + sum(
+                byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
+            )
+        file.seek(tag)
+        start = file.read(4096)
+    return b"Xing" in start or b"Info" in start
+
+
+@contextmanager
+def _open_av(path: Path) -> Iterator[Recording]:
+    try:
+        import av
+    except ImportError as error:
+        raise AudioError(f"{path}: {NEED_PYAV}") from error
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise AudioError(f"{path}: not audio, or damaged: {error.strerror or error}") from error
+    with container:
+        if not container.streams.audio:
+            raise AudioError(f"{path}: has no audio track")
+        stream = container.streams.audio[0]
+        seconds = _stated_seconds(container, stream)
+        yield Recording(
+            sample_rate=stream.rate,
+            channels=stream.channels,
+            frames=None if seconds is None else math.floor(seconds * stream.rate),
+            slack=math.ceil(CONTAINER_SLACK_SECONDS * stream.rate),
+            format=f"{container.format.name.split(',')[0].upper()}/{stream.codec_context.name.upper()}",
+            chunks=_decode_av(container, stream, path),
+        )
+
+
+def _stated_seconds(container: Any, stream: Any) -> float | None:
+    """The duration in the header, where it is one of the audio and not a guess from the bit rate."""
+    if "mp4" in container.format.name and stream.duration:
+        return float(stream.duration * stream.time_base)
+    if "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
+        return float(container.duration) / 1e6
+    return None
+
+
+def _decode_av(container: Any, stream: Any, path: Path) -> Iterator[Waveform]:
+    import av
+
+    resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+    try:
+        for frame in container.decode(stream):
+            for part in resampler.resample(frame):
+                yield _samples(part)
+        for part in resampler.resample(None):
+            yield _samples(part)
+    except av.FFmpegError as error:
+        raise AudioError(f"{path}: truncated or damaged: {error.strerror or error}") from error
+
+
+def _samples(frame: Any) -> Waveform:
+    return np.asarray(frame.to_ndarray().T, dtype=np.float32)
