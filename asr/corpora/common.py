@@ -6,23 +6,25 @@ reporting what cannot be used are here, once.
 
 import csv
 import hashlib
+import io
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-import soundfile
-
-from asr.errors import CorpusError
+from asr.audio import MEDIA_SUFFIXES, info
+from asr.errors import AudioError, CorpusError
 from asr.manifest import Utterance
 from asr.text import normalise
 
+# Of several files with one stem the first extension wins: lossless before lossy before film and phone containers.
 AUDIO_EXTENSIONS = (
-    (".flac", ".wav", ".opus", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf", ".sph")
-    + (".m4a", ".aac", ".mp4", ".webm", ".wma")
-)  # fmt: skip
+    *(".flac", ".wav", ".aiff", ".aif", ".au", ".w64", ".caf", ".opus", ".ogg", ".mp3"),
+    *sorted(MEDIA_SUFFIXES),
+)
 ALL = "all"  # the name of the only split of a corpus that comes without splits
 
 
@@ -141,13 +143,11 @@ def read_table(path: Path, delimiter: str, *, quoted: bool) -> list[dict[str, st
 
     Raises CorpusError naming the file where it is missing, not UTF-8 or has no header.
     """
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    lines = read_lines(path)
     csv.field_size_limit(2**31 - 1)
+    file = io.StringIO(_read_text(path))
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     try:
-        reader = csv.DictReader(
-            lines, delimiter=delimiter, quoting=quoting, restval="", strict=quoted
-        )
+        reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting, restval="")
         rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
     except csv.Error as error:
         raise CorpusError(f"{path}: not a readable table: {error}") from error
@@ -158,13 +158,7 @@ def read_table(path: Path, delimiter: str, *, quoted: bool) -> list[dict[str, st
 
 def read_lines(path: Path) -> list[str]:
     """Read a UTF-8 text file's lines, with or without a byte-order mark; raises CorpusError naming the file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text") from error
-    except OSError as error:
-        raise CorpusError(f"{path}: {error.strerror}") from error
-    return text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
+    return _read_text(path).removesuffix("\n").split("\n")
 
 
 def column(row: Mapping[str, str], names: Iterable[str]) -> str | None:
@@ -179,6 +173,15 @@ def require_folder(root: Path, corpus: str) -> Path:
     return root
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 text") from error
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror}") from error
+
+
 def _measure_one(entry: Entry) -> Utterance | Problem:
     if entry.audio is None:
         return Problem(entry.id, entry.expected, "no audio file of this name")
@@ -187,15 +190,9 @@ def _measure_one(entry: Entry) -> Utterance | Problem:
     if not entry.text.strip():
         return Problem(entry.id, entry.audio, "empty transcript")
     try:
-        info = soundfile.info(entry.audio)
-        duration = info.frames / info.samplerate
-    except (RuntimeError, OSError, ZeroDivisionError) as error:
-        reason = "unreadable audio" if entry.audio.is_file() else "no such file"
-        return Problem(
-            entry.id, entry.audio, f"{reason} ({error})".replace(f"{str(entry.audio)!r}: ", "")
-        )
-    if info.frames <= 0:
-        return Problem(entry.id, entry.audio, "no sound in the file")
+        duration = info(entry.audio).duration
+    except AudioError as error:
+        return Problem(entry.id, entry.audio, str(error).removeprefix(f"{entry.audio}: "))
     return Utterance(entry.id, entry.audio, duration, entry.text, entry.speaker)
 
 

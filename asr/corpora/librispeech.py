@@ -7,10 +7,10 @@ from asr.corpora.common import AudioFinder, Entry, Prepared, measure, read_lines
 from asr.errors import CorpusError
 
 SUBSETS = (
-    ("train-clean-100", "train-clean-360", "train-other-500")
-    + ("dev-clean", "dev-other", "test-clean", "test-other")
-    + ("train-clean-5", "dev-clean-2")
-)  # fmt: skip
+    *("train-clean-100", "train-clean-360", "train-other-500"),
+    *("dev-clean", "dev-other", "test-clean", "test-other"),
+    *("train-clean-5", "dev-clean-2"),
+)
 
 
 def prepare(root: Path) -> Prepared:

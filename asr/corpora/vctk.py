@@ -1,4 +1,4 @@
-"""VCTK: txt/SPEAKER/*.txt and wav48/SPEAKER/* (or wav48_silence_trimmed, with its two microphones) in, one split out."""
+"""VCTK: txt/SPEAKER/*.txt and wav48/SPEAKER/* (or wav48_silence_trimmed, two microphones) in, one split out."""
 
 from collections.abc import Iterator
 from pathlib import Path
