@@ -25,10 +25,10 @@ MAX_FRAMES = 1 << 60
 MP3_SLACK_FRAMES = 2 * 1152  # encoders disagree on whether the first and last mp3 frames count
 CONTAINER_SLACK_SECONDS = 0.5  # the stated duration of mp4 and webm includes codec delay
 ENDLESS_BYTES = 0x7FFF0000  # sizes from here on are what programs write to a pipe: "not known yet"
-MEDIA_SUFFIXES = frozenset(
-    (".3gp", ".aac", ".ac3", ".amr", ".asf", ".avi", ".flv", ".m4a", ".m4b", ".m4v", ".mka")
-    + (".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wma", ".wmv")
-)
+MEDIA_SUFFIXES = {
+    ".3gp", ".aac", ".ac3", ".amr", ".asf", ".avi", ".flv", ".m4a", ".m4b", ".m4v",
+    ".mka", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wma", ".wmv",
+}  # fmt: skip
 NEED_PYAV = (
     "this kind of file needs PyAV: pip install 'asr[av]' "
     "(wav, flac, ogg, opus, mp3 and aiff need nothing more)"
