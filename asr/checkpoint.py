@@ -1,0 +1,109 @@
+"""Trained models to files and back: tensors and plain dicts only, so that loading never runs code from a file."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr import options
+from asr.errors import AsrError, CheckpointError
+from asr.features import FeatureOptions
+from asr.files import atomic_write
+from asr.model import ModelOptions, Seq2Seq
+from asr.tokenizer import Tokenizer
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All that is needed to transcribe: the network, its characters, its features, and what is known about it."""
+
+    model: Seq2Seq
+    tokenizer: Tokenizer
+    features: FeatureOptions
+    info: dict[str, Any]  # plain values: steps, hours, data, WER
+
+
+def build(model: ModelOptions, tokenizer: Tokenizer, features: FeatureOptions) -> Seq2Seq:
+    """A new network with random weights (torch's seed) that fits the tokenizer and the features."""
+    hop_seconds = features.hop_samples / features.sample_rate
+    return Seq2Seq(model, vocabulary=tokenizer.size, n_mels=features.n_mels, hop_seconds=hop_seconds)
+
+
+def save(path: str | Path, trained: Trained, *, half: bool = False) -> None:
+    """Write a trained model, whole or not at all; `half` stores float16 weights at half the size."""
+    weights = trained.model.state_dict()
+    if half:
+        weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+    content = {
+        "format": FORMAT,
+        "model": options.to_dict(trained.model.options),
+        "tokenizer": trained.tokenizer.to_dict(),
+        "features": options.to_dict(trained.features),
+        "info": trained.info,
+        "weights": weights,
+    }
+    with atomic_write(path, "wb") as file:
+        torch.save(content, file)
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
+    """Rebuild a trained model from its own stored sizes, in float32 and evaluation mode.
+
+    Raises CheckpointError naming the file and what is wrong with it.
+    """
+    content = read(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: model format {content.get('format')!r}; this version reads {FORMAT}")
+    try:
+        tokenizer = Tokenizer.from_dict(content["tokenizer"])
+        features = options.from_dict(FeatureOptions, content["features"])
+        model = build(options.from_dict(ModelOptions, content["model"]), tokenizer, features)
+        model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
+    except (KeyError, RuntimeError, AttributeError, AsrError) as error:
+        raise CheckpointError(f"{path}: not a model of this version: {str(error).splitlines()[0]}") from error
+    return Trained(model.to(device).eval(), tokenizer, features, content.get("info", {}))
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The dict in a file of tensors and plain values. Raises CheckpointError naming the file."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read model: {error.strerror or error}") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a model file") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a model file")
+    return content
+
+
+def average(paths: Sequence[str | Path]) -> Trained:
+    """The model whose weights are the mean of those in `paths`, which must be of one architecture."""
+    if not paths:
+        raise CheckpointError("nothing to average: name at least one checkpoint")
+    trained = [load(path) for path in paths]
+    first = trained[0]
+    for path, other in zip(paths, trained, strict=True):
+        same = other.model.options == first.model.options and other.tokenizer.alphabet == first.tokenizer.alphabet
+        if not same:
+            raise CheckpointError(f"{path}: another architecture or alphabet than {paths[0]}")
+    first.model.load_state_dict(mean_weights([t.model.state_dict() for t in trained]))
+    return Trained(first.model, first.tokenizer, first.features, {**first.info, "averaged": len(paths)})
+
+
+def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several state dicts of the same network, summed in float64."""
+    return {
+        name: torch.stack([s[name].double() for s in states]).mean(0).to(states[0][name].dtype) for name in states[0]
+    }
+
+
+def bundled() -> Path:
+    """Where the model that ships with the package is."""
+    return Path(__file__).parent / "assets" / "english.pt"

@@ -1,0 +1,25 @@
+"""What the encoder hands to the decoder: a value that can be indexed, expanded and shrunk along the batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An encoded batch; rows past an utterance's length are zero and masked."""
+
+    values: Tensor  # (B, U, D)
+    lengths: Tensor  # (B,) integer count of valid steps
+    keys: Tensor  # (B, U, A) the values as the attention compares them, computed once
+    mask: Tensor  # (B, U) True where valid
+
+    def select(self, index: Tensor) -> "Memory":
+        """The memory with batch rows `index` (N,), in that order; a row may appear many times."""
+        return Memory(self.values[index], self.lengths[index], self.keys[index], self.mask[index])
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """Lengths (B,) to a mask (B, size), True at the valid positions."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,161 @@
+"""Encoder, decoder and CTC head as one network, trained with one loss: (1 - w) * attention + w * CTC."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from asr.model.decoder import Decoder, DecoderOptions, State
+from asr.model.encoder import Encoder, EncoderOptions
+from asr.model.memory import Memory, length_mask
+from asr.tokenizer import Tokenizer
+
+CTC_SECONDS = 0.04  # English has up to about 25 characters a second: a CTC frame must not be longer than this
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """All sizes of the network, apart from what the features and the tokenizer fix."""
+
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    ctc: bool = True  # a CTC head on the memory
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What the loss is made of; training changes some of them as it goes on."""
+
+    ctc: float = 0.3  # share of CTC in the loss, the rest is the attention decoder's cross-entropy
+    label_smoothing: float = 0.0  # probability spread evenly over all characters
+    guide: float = 0.0  # weight of the guided-attention penalty
+    guide_width: float = 0.1  # its tolerance, as a share of the utterance
+    sampling: float = 0.0  # share of decoder inputs that are its own guesses
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Sums over the batch in nats, with the count of targets they are divided by (characters and one eos each)."""
+
+    attention: Tensor
+    ctc: Tensor
+    guide: Tensor
+    total: Tensor
+    targets: Tensor
+
+
+class Seq2Seq(nn.Module):
+    """Listen, Attend and Spell (Chan et al. 2016) with a joint CTC head (Kim et al. 2017)."""
+
+    def __init__(
+        self, options: ModelOptions, *, vocabulary: int, n_mels: int = 80, hop_seconds: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.vocabulary = vocabulary
+        self.n_mels = n_mels
+        self.frame_seconds = hop_seconds * options.encoder.reduction  # seconds per memory step
+        width = 2 * options.encoder.width
+        self.encoder = Encoder(n_mels, options.encoder)
+        self.decoder = Decoder(vocabulary, width, options.decoder)
+        self.ctc_factor = max(1, math.ceil(self.frame_seconds / CTC_SECONDS - 1e-9))  # CTC frames per memory step
+        self.ctc = nn.Linear(width, vocabulary * self.ctc_factor) if options.ctc else None
+        self.apply(_open_forget_gates)
+
+    def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
+        """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
+        values, lengths = self.encoder(features, feature_lengths)
+        return self.decoder.memory(values, lengths, length_mask(lengths, values.shape[1]))
+
+    def initial_state(self, memory: Memory) -> State:
+        """The decoder's state before the first token."""
+        return self.decoder.initial_state(memory)
+
+    def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
+        """Last tokens (B,), at first all sos, to log_probs (B, V) of the next ones and the next state."""
+        return self.decoder.step(tokens, memory, state)
+
+    def ctc_log_probs(self, memory: Memory) -> Tensor | None:
+        """Memory to CTC log_probs (B, U * ctc_factor, V), valid to memory.lengths * ctc_factor; None without a head.
+
+        Where a memory step is longer than 40 ms, one step emits `ctc_factor` CTC frames, so that fast speech has at
+        least as many frames as characters.
+        """
+        if self.ctc is None:
+            return None
+        logits: Tensor = self.ctc(memory.values).float()
+        return logits.unflatten(2, (self.ctc_factor, self.vocabulary)).flatten(1, 2).log_softmax(-1)
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        weights: LossWeights,
+    ) -> Losses:
+        """The losses of a batch: features (B, T, M), (B,), tokens (B, L) without sos and eos, (B,)."""
+        memory = self.encode(features, feature_lengths)
+        inputs, targets = decoder_inputs_and_targets(tokens, token_lengths)
+        log_probs, attention = self.decoder.teacher_forced(inputs, memory, weights.sampling)
+        valid = length_mask(token_lengths + 1, targets.shape[1])
+        attention_loss = cross_entropy(log_probs, targets, valid, weights.label_smoothing)
+        ctc_loss = self._ctc_loss(memory, tokens, token_lengths, weights)
+        guide_loss = attention_loss.new_zeros(())
+        if weights.guide > 0:
+            guide_loss = guide_penalty(attention, token_lengths + 1, memory, weights.guide_width)
+        share = weights.ctc if self.ctc is not None else 0.0
+        total = (1 - share) * attention_loss + share * ctc_loss + weights.guide * guide_loss
+        return Losses(attention_loss, ctc_loss, guide_loss, total, valid.sum())
+
+    def _ctc_loss(self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights) -> Tensor:
+        """Sum of the CTC losses; an utterance with more labels than frames counts as 0."""
+        if weights.ctc == 0 or self.ctc is None:
+            return memory.values.new_zeros(())
+        log_probs = self.ctc_log_probs(memory)
+        assert log_probs is not None
+        return nn.functional.ctc_loss(
+            log_probs.transpose(0, 1),
+            tokens,
+            memory.lengths * self.ctc_factor,
+            token_lengths,
+            blank=Tokenizer.blank,
+            reduction="sum",
+            zero_infinity=True,
+        )
+
+
+def decoder_inputs_and_targets(tokens: Tensor, token_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (B, L) to inputs sos + tokens and targets tokens + eos, both (B, L + 1), padded with pad."""
+    start = tokens.new_full((tokens.shape[0], 1), Tokenizer.sos)
+    padding = tokens.new_full((tokens.shape[0], 1), Tokenizer.pad)
+    targets = torch.cat([tokens, padding], 1).scatter(1, token_lengths[:, None], Tokenizer.eos)
+    return torch.cat([start, tokens], 1), targets
+
+
+def cross_entropy(log_probs: Tensor, targets: Tensor, valid: Tensor, smoothing: float) -> Tensor:
+    """Sum over valid positions of the cross-entropy with smoothed targets: log_probs (B, L, V), the rest (B, L)."""
+    targets = targets.masked_fill(~valid, Tokenizer.eos)
+    loss = -log_probs.gather(2, targets[:, :, None])[:, :, 0]
+    if smoothing > 0:
+        loss = (1 - smoothing) * loss - smoothing * log_probs[:, :, Tokenizer.eos :].mean(-1)
+    return (loss * valid).sum()
+
+
+def guide_penalty(attention: Tensor, lengths: Tensor, memory: Memory, width: float) -> Tensor:
+    """Sum over rows of the attention (B, L, U) that lies away from the diagonal (Tachibana et al. 2018, eq. 8-9)."""
+    rows, steps = attention.shape[1:]
+    position = torch.arange(rows, device=lengths.device) / lengths[:, None]
+    time = torch.arange(steps, device=lengths.device) / memory.lengths[:, None]
+    penalty = 1 - torch.exp(-((position[:, :, None] - time[:, None]) ** 2) / (2 * width**2))
+    return (attention * penalty * length_mask(lengths, rows)[:, :, None]).sum()
+
+
+def _open_forget_gates(module: nn.Module) -> None:
+    """Start LSTMs with a forget gate bias of 1 (Jozefowicz et al. 2015)."""
+    if isinstance(module, nn.LSTM):
+        for name, bias in module.named_parameters():
+            if name.startswith("bias_ih"):
+                with torch.no_grad():
+                    bias[module.hidden_size : 2 * module.hidden_size] += 1

@@ -1,0 +1,56 @@
+"""Frozen option dataclasses from plain dicts and back: unknown keys and wrong types are refused by name."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from asr.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
+    """Build the option dataclass `kind` from nested dicts; `where` is the prefix named in errors.
+
+    Raises ConfigError naming the key and what is allowed.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
+    arguments = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in fields:
+            raise ConfigError(f"unknown option {name}; allowed are {', '.join(sorted(fields))}")
+        arguments[key] = _convert(hints[key], value, name)
+    return kind(**arguments)
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """A nested dict of plain values that `from_dict` rebuilds the options from."""
+    return dataclasses.asdict(options)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"option {name}: a table of options, not {value!r}")
+        return from_dict(hint, value, name)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(a for a in arguments if a is not types.NoneType), value, name)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"option {name}: a list, not {value!r}")
+        return tuple(_convert(arguments[0], v, name) for v in value)
+    return _convert_plain(hint, value, name)
+
+
+def _convert_plain(hint: Any, value: Any, name: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"option {name}: a value of type {hint.__name__}, not {value!r}")

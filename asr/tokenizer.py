@@ -1,0 +1,47 @@
+"""Characters to token ids and back: the same ids in every process, and four different special ids before them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from asr.errors import AsrError
+
+ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+
+
+class Tokenizer:
+    """A character tokenizer: blank 0 (CTC), pad 1, sos 2, eos 3, then the alphabet in its given order from 4."""
+
+    blank, pad, sos, eos = range(4)
+    first_character = 4
+
+    def __init__(self, alphabet: str = ALPHABET) -> None:
+        if not alphabet or len(set(alphabet)) != len(alphabet):
+            raise AsrError(f"alphabet {alphabet!r}: needs at least one character and none twice")
+        self.alphabet = alphabet
+        self._ids = {character: i for i, character in enumerate(alphabet, self.first_character)}
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size V, the special ids included."""
+        return self.first_character + len(self.alphabet)
+
+    def encode(self, text: str) -> list[int]:
+        """Normalised text to ids, without sos and eos. Raises AsrError naming a character outside the alphabet."""
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            raise AsrError(f"character {error} of {text!r} is not in the alphabet {self.alphabet!r}") from error
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids to text; special ids are skipped."""
+        first = self.first_character
+        return "".join(self.alphabet[i - first] for i in ids if i >= first)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict that `from_dict` rebuilds the tokenizer from."""
+        return {"kind": "characters", "alphabet": self.alphabet}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Tokenizer":
+        """The tokenizer that `to_dict` described."""
+        return cls(values["alphabet"])
