@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from asr.audio import MEDIA_SUFFIXES, info
+from asr.audio import info
 from asr.errors import AudioError, CorpusError
 from asr.manifest import Utterance
 from asr.text import normalise
@@ -23,7 +23,7 @@ from asr.text import normalise
 # Of several files with one stem the first extension wins: lossless before lossy before film and phone containers.
 AUDIO_EXTENSIONS = (
     *(".flac", ".wav", ".aiff", ".aif", ".au", ".w64", ".caf", ".opus", ".ogg", ".mp3"),
-    *sorted(MEDIA_SUFFIXES),
+    *(".m4a", ".aac", ".mp4", ".mka", ".mkv", ".webm", ".mov", ".3gp", ".amr", ".wma"),
 )
 ALL = "all"  # the name of the only split of a corpus that comes without splits
 
