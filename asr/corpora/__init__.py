@@ -87,10 +87,10 @@ def prepare(
 def print_summary(summary: Summary, file: TextIO | None = None, *, max_problems: int = 10) -> None:
     """Print a table of the manifests and the first problems to `file` (standard output)."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
-    table = Table("manifest", *("utterances", "hours", "speakers"))
+    table = Table(Column("manifest", overflow="fold"), "utterances", "hours", "speakers")
     for split in summary.splits:
         speakers = str(split.speakers) if split.speakers else "unknown"
         table.add_row(str(split.manifest), f"{split.utterances:,}", f"{split.hours:.2f}", speakers)

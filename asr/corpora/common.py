@@ -84,8 +84,11 @@ class AudioFinder:
         return self._folders[folder]
 
 
-def measure(splits: Mapping[str, Iterable[Entry]]) -> Prepared:
-    """Open every entry's audio for its duration; entries without audio, text or sound become problems."""
+def measure(splits: Mapping[str, Iterable[Entry | Problem]]) -> Prepared:
+    """Open every entry's audio for its duration; entries without audio, text or sound become problems.
+
+    What a corpus itself found to be a problem is passed on.
+    """
     flat = [
         (split, entry)
         for split, entries in splits.items()
@@ -182,7 +185,9 @@ def _read_text(path: Path) -> str:
         raise CorpusError(f"{path}: {error.strerror}") from error
 
 
-def _measure_one(entry: Entry) -> Utterance | Problem:
+def _measure_one(entry: Entry | Problem) -> Utterance | Problem:
+    if isinstance(entry, Problem):
+        return entry
     if entry.audio is None:
         return Problem(entry.id, entry.expected, "no audio file of this name")
     if entry.text is None:
@@ -208,7 +213,10 @@ def _progress(results: Iterator[Utterance | Problem], total: int) -> Iterable[Ut
 
 
 def _listing(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+    """Return the files of a folder, less the hidden ones, which archivers leave beside recordings."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _id(utterance: Utterance) -> str:

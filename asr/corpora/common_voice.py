@@ -3,7 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.corpora.common import ALL, AudioFinder, Entry, Prepared, column, measure, read_table
+from asr.corpora.common import (
+    ALL,
+    AudioFinder,
+    Entry,
+    Prepared,
+    Problem,
+    column,
+    measure,
+    read_table,
+)
 from asr.errors import CorpusError
 
 OFFICIAL = ("train", "dev", "test")
@@ -29,7 +38,7 @@ def prepare(root: Path) -> Prepared:
     return measure({split: _entries(table) for split, table in tables.items()})
 
 
-def _entries(table: Path) -> Iterator[Entry]:
+def _entries(table: Path) -> Iterator[Entry | Problem]:
     clips = table.parent / "clips"
     folder = clips if clips.is_dir() else table.parent
     finder = AudioFinder()
@@ -39,6 +48,9 @@ def _entries(table: Path) -> Iterator[Entry]:
             raise CorpusError(
                 f"{table}:{number}: columns path and sentence are needed; found {', '.join(row)}"
             )
+        if not path:
+            yield Problem(f"line {number}", table, f"line {number}: no audio path")
+            continue
         audio = folder / path
         yield Entry(
             audio.stem, finder.find(audio), sentence, column(row, ["client_id"]) or None, audio

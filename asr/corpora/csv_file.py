@@ -8,6 +8,7 @@ from asr.corpora.common import (
     AudioFinder,
     Entry,
     Prepared,
+    Problem,
     column,
     measure,
     read_lines,
@@ -30,7 +31,7 @@ def prepare(root: Path) -> Prepared:
     return measure({ALL: _entries(root)})
 
 
-def _entries(table: Path) -> Iterator[Entry]:
+def _entries(table: Path) -> Iterator[Entry | Problem]:
     header = read_lines(table)[0]
     delimiter = max(_DELIMITERS, key=header.count)
     finder = AudioFinder()
@@ -41,6 +42,9 @@ def _entries(table: Path) -> Iterator[Entry]:
                 f"{table}:{number}: one column of {', '.join(AUDIO_COLUMNS)} and one of {', '.join(TEXT_COLUMNS)}"
                 f" are needed; found {', '.join(row)}"
             )
+        if not path:
+            yield Problem(f"line {number}", table, f"line {number}: no audio path")
+            continue
         audio = table.parent / path
         id = column(row, ["id"]) or audio.stem
         yield Entry(id, finder.find(audio), text, column(row, SPEAKER_COLUMNS) or None, audio)

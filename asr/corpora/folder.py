@@ -9,6 +9,7 @@ from asr.corpora.common import (
     AudioFinder,
     Entry,
     Prepared,
+    Problem,
     measure,
     read_lines,
     require_folder,
@@ -25,24 +26,19 @@ def prepare(root: Path) -> Prepared:
     return measure({ALL: _entries(root)})
 
 
-def _entries(root: Path) -> Iterator[Entry]:
+def _entries(root: Path) -> Iterator[Entry | Problem]:
     finder = AudioFinder()
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    files = sorted(
+        path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")
+    )
     stems = {path.with_suffix("") for path in files if path.suffix.lower() in AUDIO_EXTENSIONS}
-    texts = {path.with_suffix("") for path in files if path.suffix == ".txt"}
-    for stem in sorted(stems | texts):
-        text = _read_text(Path(f"{stem}.txt")) if stem in texts else None
-        yield Entry(
-            stem.relative_to(root).as_posix(),
-            finder.stems(stem.parent).get(stem.name),
-            text,
-            None,
-            stem,
-        )
-
-
-def _read_text(path: Path) -> str | None:
-    try:
-        return " ".join(read_lines(path)).strip()
-    except CorpusError:
-        return None
+    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
+    for stem in sorted(stems | texts.keys()):
+        id = stem.relative_to(root).as_posix()
+        audio = finder.stems(stem.parent).get(stem.name)
+        try:
+            text = " ".join(read_lines(texts[stem])) if stem in texts else None
+        except CorpusError as error:
+            yield Problem(id, texts[stem], str(error).removeprefix(f"{texts[stem]}: "))
+        else:
+            yield Entry(id, audio, text and text.strip(), None, stem)

@@ -8,6 +8,7 @@ from asr.corpora.common import (
     AudioFinder,
     Entry,
     Prepared,
+    Problem,
     measure,
     read_lines,
     require_folder,
@@ -28,22 +29,22 @@ def prepare(root: Path) -> Prepared:
     return measure({ALL: _entries(root)})
 
 
-def _entries(root: Path) -> Iterator[Entry]:
+def _entries(root: Path) -> Iterator[Entry | Problem]:
     finder = AudioFinder()
     audio, texts = _read_map(root / "wav.scp"), _read_map(root / "text")
     speakers = _read_map(root / "utt2spk") if (root / "utt2spk").exists() else {}
-    for number, (id, path) in enumerate(audio.items(), 1):
+    for id, path in audio.items():
         if path.endswith("|"):
             raise CorpusError(
-                f"{root / 'wav.scp'}:{number}: a command ({path}) is not supported; only file names are"
+                f"{root / 'wav.scp'}: {id}: a command ({path}) is not supported, only file names"
             )
         here = root / path
         found = finder.find(here) or finder.find(Path(path))
         yield Entry(id, found, texts.get(id), speakers.get(id), here)
     for id in texts.keys() - audio.keys():
-        yield Entry(id, None, texts[id], speakers.get(id), root / "wav.scp")
+        yield Problem(id, root / "text", f"{id}: no recording of this name in wav.scp")
 
 
 def _read_map(path: Path) -> dict[str, str]:
-    pairs = (line.strip().partition(" ") for line in read_lines(path) if line.strip())
-    return {key: value.strip() for key, _, value in pairs}
+    fields = (line.split(None, 1) for line in read_lines(path) if line.strip())
+    return {key: value[0].strip() if value else "" for key, *value in fields}
