@@ -21,9 +21,10 @@ class ToyState:
 
     history: Tensor  # (B,)
     attention: Tensor  # (B, U)
+    coverage: Tensor  # (B, U)
 
     def select(self, index: Tensor) -> "ToyState":
-        return ToyState(self.history[index], self.attention[index])
+        return ToyState(self.history[index], self.attention[index], self.coverage[index])
 
 
 class ToyModel:
@@ -51,7 +52,7 @@ class ToyModel:
 
     def initial_state(self, memory: Memory) -> ToyState:
         seeds = memory.values[:, 0, 0].long() * 131
-        return ToyState(seeds, torch.zeros(memory.mask.shape))
+        return ToyState(seeds, *torch.zeros(2, *memory.mask.shape))
 
     def step(self, tokens: Tensor, memory: Memory, state: ToyState) -> tuple[Tensor, ToyState]:
         self.rows.append(len(tokens))
@@ -61,7 +62,28 @@ class ToyModel:
         energies = self.energies[history, : memory.mask.shape[1]].masked_fill(
             ~memory.mask, -torch.inf
         )
-        return self.table[history], ToyState(history, energies.softmax(-1))
+        weights = energies.softmax(-1)
+        return self.table[history], ToyState(history, weights, state.coverage + weights)
+
+
+class BigramModel(ToyModel):
+    """Probabilities of the next token by the last one, as {last: {next: probability}}, of single letters.
+
+    "^" is sos and "$" is eos.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, probabilities: dict[str, dict[str, float]]) -> None:
+        super().__init__(tokenizer)
+        ids = {"^": tokenizer.sos, "$": tokenizer.eos}
+        ids |= {letter: tokenizer.encode(letter)[0] for letter in tokenizer.alphabet}
+        bigrams = torch.zeros(tokenizer.size, tokenizer.size)
+        for last, row in probabilities.items():
+            for following, probability in row.items():
+                bigrams[ids[last], ids[following]] = probability
+        self.bigrams = bigrams.log()
+
+    def step(self, tokens: Tensor, memory: Memory, state: ToyState) -> tuple[Tensor, ToyState]:
+        return self.bigrams[tokens], super().step(tokens, memory, state)[1]
 
 
 @dataclass(frozen=True)

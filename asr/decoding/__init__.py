@@ -4,21 +4,20 @@ The search knows a model only by `initial_state` and `step`, and moves rows of m
 every cell, attention and decoder is searched by the same code.
 """
 
-from typing import TYPE_CHECKING
-
+from asr.decoding.beam import beam
 from asr.decoding.greedy import greedy
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.options import DecodingOptions
+from asr.model import Memory, Seq2Seq
+from asr.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from asr.model import Memory, Seq2Seq
-    from asr.tokenizer import Tokenizer
-
-__all__ = ["DecodingOptions", "Hypothesis", "decode", "greedy"]
+__all__ = ["DecodingOptions", "Hypothesis", "beam", "decode", "greedy"]
 
 
 def decode(
-    model: "Seq2Seq", memory: "Memory", tokenizer: "Tokenizer", options: DecodingOptions
+    model: Seq2Seq, memory: Memory, tokenizer: Tokenizer, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """Return the n-best hypotheses of each utterance of `memory`, best first, in the batch's order."""
+    if options.beam_size > 1:
+        return beam(model, memory, tokenizer, options)
     return [[best] for best in greedy(model, memory, tokenizer, options)]

@@ -4,21 +4,18 @@ Training's validation runs this; a beam must never do worse than it.
 """
 
 from itertools import count
-from typing import TYPE_CHECKING
 
 import torch
 
 from asr.decoding.hypothesis import End, History, Hypothesis, empty_hypothesis
 from asr.decoding.options import DecodingOptions
-
-if TYPE_CHECKING:
-    from asr.model import Memory, Seq2Seq
-    from asr.tokenizer import Tokenizer
+from asr.model import Memory, Seq2Seq
+from asr.tokenizer import Tokenizer
 
 
 @torch.inference_mode()
 def greedy(
-    model: "Seq2Seq", memory: "Memory", tokenizer: "Tokenizer", options: DecodingOptions
+    model: Seq2Seq, memory: Memory, tokenizer: Tokenizer, options: DecodingOptions
 ) -> list[Hypothesis]:
     """Take the most probable token at each step until eos or the token limit; one hypothesis per utterance.
 
