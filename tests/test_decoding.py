@@ -137,8 +137,8 @@ def test_beam_1_equals_greedy(score: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_beam_equals_brute_force(score: str, seed: int) -> None:
     model = ToyModel(TOKENIZER, seed=seed)
-    memory = model.memory([1, 2])
-    options = DecodingOptions(beam_size=256, nbest=20, **SCORES[score])
+    memory = model.memory([4, 8])
+    options = DecodingOptions(128, 20, max_tokens_per_second=1.0, **SCORES[score])
     for i, found in enumerate(beam(model, memory, TOKENIZER, options)):
         expected = brute_force(model, memory, i, TOKENIZER, options)[:20]
         assert [h.tokens for h in found] == [e.tokens for e in expected]
