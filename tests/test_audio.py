@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr import audio
+from asr import audio, manifest
 from asr._decoders import CHUNK_FRAMES
 from asr.errors import AudioError, ConfigError
 
@@ -331,3 +331,14 @@ def test_bad_container_is_one_clear_error_with_pyav(tmp_path: Path, name: str, c
     text = tmp_path / "text.mp4"
     text.write_text("not a film at all\n" * 100)
     assert "not audio, or damaged" in the_error(text)
+
+
+def test_samples_are_readable_and_as_long_as_their_manifest_says() -> None:
+    utterances = manifest.read(Path(__file__).parents[1] / "data" / "samples" / "manifest.jsonl")
+    assert len(utterances) >= 6
+    for utterance in utterances:
+        waveform = audio.read(utterance.audio)
+        assert len(waveform) / RATE == pytest.approx(utterance.duration, abs=0.01)
+        assert 2 <= utterance.duration <= 8
+        assert 0.1 < np.abs(waveform).max() <= 1
+        assert len(utterance.text.split()) > 5
