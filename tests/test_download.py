@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import random
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def _tar(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
     return buffer.getvalue()
 
 
-SPEECH = bytes(range(256)) * 200
+SPEECH = random.Random(0).randbytes(50_000)
 GOOD = _tar(
     {
         f"{SUBSET}/19/198/19-198.trans.txt": b"19-198-0000 HELLO\n",
@@ -170,9 +171,21 @@ def test_a_server_that_ignores_the_range_is_read_from_the_start(
 
 def test_wrong_bytes_are_removed_and_named(archive: Server, tmp_path: Path) -> None:
     archive.content = GOOD[:-1] + b"x"
-    with pytest.raises(CorpusError, match=r"toy\.tar\.gz: sha256 is .*, expected .*removed"):
+    with pytest.raises(CorpusError, match=r"toy\.tar\.gz\): sha256 is .*, expected .*removed"):
         download("toy", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_is_there_already_is_verified_and_kept(
+    archive: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "toy.tar.gz").write_bytes(b"fetched by hand, and wrong")
+    with pytest.raises(CorpusError, match="remove it to fetch it anew"):
+        download("toy", tmp_path)
+    (tmp_path / "toy.tar.gz").write_bytes(GOOD)
+    download("toy", tmp_path, keep_archive=True)
+    assert (tmp_path / "toy.tar.gz").is_file()
+    assert archive.ranges == []
 
 
 def test_a_mirror_gives_the_same_archive(
@@ -217,10 +230,10 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(
 
 def test_a_server_that_never_answers_ends_in_one_error(archive: Server, tmp_path: Path) -> None:
     archive.failures = 99
+    (tmp_path / "a").write_bytes(b"half")
     with pytest.raises(
-        CorpusError, match="503 .*3 times in a row; run again to go on from 4 bytes"
+        CorpusError, match=r"503 .*3 times in a row; run again to go on from 4 bytes"
     ):
-        (tmp_path / "a").write_bytes(b"half")
         fetch(f"{archive.url}/toy.tar.gz", tmp_path / "a", attempts=3)
     assert len(archive.ranges) == 3
     with pytest.raises(CorpusError, match="refused, 2 times"):
@@ -281,7 +294,7 @@ def test_a_folder_of_the_users_own_is_not_overwritten(archive: Server, tmp_path:
 
 
 def test_an_unknown_name_lists_those_allowed(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="allowed are train-clean-100, .*ljspeech"):
+    with pytest.raises(CorpusError, match=r"allowed are train-clean-100, .*ljspeech"):
         download("everything", tmp_path)
 
 

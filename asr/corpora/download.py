@@ -94,19 +94,20 @@ def download(
         raise CorpusError(
             f"{target}: there already, but not from a finished download; prepare it as it is or move it"
         )
-    file = PurePosixPath(archive.url).name
-    url = f"{mirror.rstrip('/')}/{file}" if mirror else archive.url
+    file = root / PurePosixPath(archive.url).name
+    part = file.with_name(f"{file.name}.part")
+    url = f"{mirror.rstrip('/')}/{file.name}" if mirror else archive.url
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not (root / file).exists():
-            fetch(url, root / f"{file}.part", attempts=attempts)
-            verify(root / f"{file}.part", archive.checksum, url)
-            os.replace(root / f"{file}.part", root / file)
-        extract(
-            root / file, root, archive.folder, note=f"{url} {archive.checksum or 'unverified'}\n"
-        )
+        if file.exists():
+            verify(file, archive.checksum, url, remove=False)
+        else:
+            fetch(url, part, attempts=attempts)
+            verify(part, archive.checksum, url, remove=True)
+            os.replace(part, file)
+        extract(file, root, archive.folder, note=f"{url} {archive.checksum or 'unverified'}\n")
         if not keep_archive:
-            (root / file).unlink()
+            file.unlink()
     except OSError as error:
         raise CorpusError(f"{error.filename or root}: {error.strerror or error}") from error
     return corpus
@@ -147,8 +148,8 @@ def fetch(url: str, part: Path, *, attempts: int = 5, timeout: float = 60.0) -> 
         time.sleep(pause)
 
 
-def verify(path: Path, checksum: str | None, url: str) -> None:
-    """Compare a file's digest; where it differs the file is removed and CorpusError says so."""
+def verify(path: Path, checksum: str | None, url: str, *, remove: bool) -> None:
+    """Compare a file's digest; raises CorpusError where it differs, and with `remove` takes the wrong file away."""
     if checksum is None:
         _say(f"{path}: no checksum is published for {url}: unverified")
         return
@@ -156,10 +157,14 @@ def verify(path: Path, checksum: str | None, url: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()
     if found != expected:
-        path.unlink()
-        raise CorpusError(
-            f"{url}: {algorithm} is {found}, expected {expected}; the wrong file was removed, run again to fetch it anew"
+        advice = (
+            "the wrong file was removed, run again to fetch it anew"
+            if remove
+            else "remove it to fetch it anew"
         )
+        if remove:
+            path.unlink()
+        raise CorpusError(f"{path} ({url}): {algorithm} is {found}, expected {expected}; {advice}")
 
 
 def extract(archive: Path, root: Path, folder: str, *, note: str = "") -> None:
