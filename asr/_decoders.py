@@ -5,6 +5,7 @@ shows in each format.
 """
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,8 @@ def open_recording(path: Path) -> Iterator[Recording]:
     if head[:4] == b"OggS":
         _check_ogg_tail(path)
     try:
-        file = soundfile.SoundFile(path)
+        # as bytes, since soundfile refuses names that are not valid UTF-8
+        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
         if path.suffix.lower() not in MEDIA_SUFFIXES and not _is_container(head):
             raise AudioError(f"{path}: not audio, or damaged: {_reason(error)}") from error

@@ -175,6 +175,13 @@ def test_one_sample_is_read_and_what_resampling_removes_is_an_error(tmp_path: Pa
     assert "too short: 1 samples at 48000 Hz" in the_error(path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9 1.wav")
+    save(tmp_path, "wav", tone(RATE)).rename(odd)
+    assert len(audio.read(odd)) == SECONDS * RATE
+
+
 def test_missing_file_and_folder_are_one_clear_error(tmp_path: Path) -> None:
     assert "no such file" in the_error(tmp_path / "nothing.wav")
     assert "is a directory" in the_error(tmp_path)
