@@ -1,0 +1,65 @@
+"""A recipe in TOML and `--set section.key=value` in, one frozen `Config` out; unknown keys are refused by name."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr import options
+from asr.augment import AugmentOptions
+from asr.batching import DataOptions
+from asr.errors import ConfigError
+from asr.features import FeatureOptions
+from asr.model import ModelOptions
+from asr.training import TrainingOptions
+
+
+@dataclass(frozen=True)
+class Config:
+    """All options of a recipe together; a TOML file has a table for each and holds only what differs."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe; `overrides` are "section.key=value" with values as in TOML (a bare word is text).
+
+    Raises ConfigError naming the file, or the option and what is allowed.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read recipe: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return options.from_dict(Config, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    name, separator, value = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or len(keys) < 2:
+        raise ConfigError(f"--set {override}: must be section.key=value, for example training.seed=2")
+    table = values
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a section")
+    table[keys[-1]] = _parse(value.strip())
+
+
+def _parse(value: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value

@@ -1,0 +1,111 @@
+"""What changes while a model trains, as functions of the step: learning rate, loss weights, and when to stop."""
+
+from dataclasses import dataclass, field
+
+from asr.errors import ConfigError
+from asr.model import LossWeights
+
+PRECISIONS = ("auto", "bf16", "float32")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a model is trained. The end is the first of max_steps, epochs and hours that is set (not 0)."""
+
+    seed: int = 1
+    max_steps: int = 0
+    epochs: float = 0.0
+    hours: float = 0.0  # of training time, validation included, the learning rate's decay included
+    learning_rate: float = 1e-3  # of AdamW, at its highest
+    warmup_steps: int = 300  # linear from 0
+    cooldown: float = 0.3  # share of the training at the end in which the learning rate falls linearly to 0
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of the gradient
+    accumulate: int = 1  # batches a step
+    precision: str = "auto"  # auto (bf16 where the chip has matrix units for it) | bf16 | float32
+    short_first_epochs: int = 1  # epochs in which the batches come in order of length
+    ctc: float = 0.3  # share of CTC in the loss
+    label_smoothing: float = 0.1
+    label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
+    guide: float = 1.0  # guided-attention penalty at the start
+    guide_steps: int = 4000  # it falls linearly to 0 until this step
+    guide_width: float = 0.1
+    sampling: float = 0.0  # scheduled sampling: share of decoder inputs that are its own guesses
+    sampling_from: int = 4000  # step
+    validate_every: int = 500  # steps
+    validate_utterances: int = 200  # of the dev manifests, spread evenly; 0 is all
+    patience: int = 0  # validations without a better WER until it stops; 0 is never
+    average: int = 5  # last checkpoints whose mean is tried as the final model
+    save_minutes: float = 10.0  # at most this much work is lost when the process is killed
+    log_every: int = 50  # steps
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"training.precision {self.precision!r}: allowed are {', '.join(PRECISIONS)}")
+        for name in ("cooldown", "ctc", "label_smoothing", "sampling"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"training.{name} {getattr(self, name)}: must be from 0 to 1")
+        for name in ("accumulate", "validate_every", "log_every", "average"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} {getattr(self, name)}: must be at least 1")
+
+
+@dataclass
+class Progress:
+    """How far a training is; all of it is in every checkpoint, so that it can go on exactly."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # next batch of the epoch
+    elapsed: float = 0.0  # seconds of training so far
+    audio_seconds: float = 0.0  # seen so far
+    skipped_steps: int = 0  # with a gradient that was not finite
+    cooldown_step: int = -1  # where the learning rate began to fall; -1 is not yet
+    end_step: int = -1  # where it reaches 0
+    best_wer: float = float("inf")
+    worse: int = 0  # validations since the best
+    history: list[dict[str, float]] = field(default_factory=list)  # of validations
+
+
+def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> None:
+    """Fix, once it is due, the step at which the learning rate begins to fall and the one at which training ends."""
+    limits = [options.max_steps, round(options.epochs * steps_per_epoch)]
+    limits = [limit for limit in limits if limit > 0]
+    budget = options.hours * 3600
+    if progress.cooldown_step >= 0:
+        return
+    if limits and progress.step >= min(limits) - round(options.cooldown * min(limits)):
+        progress.cooldown_step, progress.end_step = progress.step, min(limits)
+    elif budget > 0 and progress.elapsed >= (1 - options.cooldown) * budget:
+        seconds_per_step = progress.elapsed / max(1, progress.step)
+        left = max(1, round((budget - progress.elapsed) / seconds_per_step))
+        progress.cooldown_step, progress.end_step = progress.step, progress.step + left
+
+
+def learning_rate(progress: Progress, options: TrainingOptions) -> float:
+    """Warm-up, a plateau, and a linear fall to 0 (warmup-stable-decay), for the step about to be made."""
+    step = progress.step + 1
+    rate = options.learning_rate * min(1.0, step / max(1, options.warmup_steps))
+    if progress.cooldown_step >= 0:
+        length = progress.end_step - progress.cooldown_step
+        rate *= (progress.end_step - progress.step) / max(1, length)
+    return rate
+
+
+def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
+    """The weights of the loss at a step."""
+    guide = options.guide * max(0.0, 1 - step / options.guide_steps) if options.guide_steps else 0.0
+    return LossWeights(
+        ctc=options.ctc,
+        label_smoothing=options.label_smoothing if step >= options.label_smoothing_from else 0.0,
+        guide=guide,
+        guide_width=options.guide_width,
+        sampling=options.sampling if step >= options.sampling_from else 0.0,
+    )
+
+
+def is_finished(progress: Progress, options: TrainingOptions) -> bool:
+    """Whether the planned end or the patience is reached, or the time is well over."""
+    over_time = options.hours > 0 and progress.elapsed > 1.1 * options.hours * 3600
+    impatient = options.patience > 0 and progress.worse >= options.patience
+    return over_time or impatient or 0 <= progress.end_step <= progress.step

@@ -1,0 +1,78 @@
+"""The whole state of a training as one file that can go on exactly, and the checkpoints it leaves behind."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr import checkpoint
+from asr.checkpoint import Trained
+from asr.errors import CheckpointError
+from asr.files import atomic_write
+from asr.model import Seq2Seq
+from asr.training.schedule import Progress
+
+LAST = "last.pt"  # the whole state, for resuming
+PLATEAU = "plateau.pt"  # the whole state before the learning rate began to fall, for training longer
+BEST = "best.pt"  # the model with the best dev WER so far
+FINAL = "model.pt"
+
+
+def save(path: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write the whole state, complete or not at all."""
+    content = {
+        "weights": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+    }
+    with atomic_write(path, "wb") as file:
+        torch.save(content, file)
+
+
+def load(path: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progress:
+    """Put the state in `path` into model and optimizer. Raises CheckpointError if it is of another network."""
+    content = checkpoint.read(path)
+    try:
+        model.load_state_dict(content["weights"])
+        optimizer.load_state_dict(content["optimizer"])
+        return Progress(**content["progress"])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: cannot resume from it: {reason}; use another output folder or --no-resume"
+        ) from error
+
+
+def initialise(model: Seq2Seq, path: str | Path) -> list[str]:
+    """Copy from a trained model all weights whose name and shape fit; returns the names of those that did not."""
+    given = checkpoint.load(path).model.state_dict()
+    own = model.state_dict()
+    fitting = {n: w for n, w in given.items() if n in own and own[n].shape == w.shape}
+    if not fitting:
+        raise CheckpointError(f"{path}: no weight of it fits this network")
+    model.load_state_dict({**own, **fitting})
+    return sorted(set(own) - set(fitting))
+
+
+def keep_checkpoint(output: Path, trained: Trained, step: int, keep: int) -> None:
+    """Save the model of this step and remove all but the last `keep` of them."""
+    checkpoint.save(output / f"step-{step:07d}.pt", trained)
+    for old in checkpoints(output)[:-keep]:
+        old.unlink()
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """The kept models of an output folder, oldest first."""
+    return sorted(output.glob("step-*.pt"))
+
+
+def describe(progress: Progress, hours: float, manifests: tuple[str, ...]) -> dict[str, Any]:
+    """What a model file says of its own training."""
+    return {
+        "steps": progress.step,
+        "training_hours": round(progress.elapsed / 3600, 3),
+        "data_hours": round(hours, 2),
+        "manifests": [Path(m).name for m in manifests],
+        "validations": progress.history,
+    }
