@@ -157,32 +157,21 @@ def evaluate(
 
 def summary(evaluation: Evaluation) -> str:
     """Return the result as a table of plain text, with every utterance that was not scored by name."""
-    low, high = evaluation.wer_interval
-    speakers = evaluation.speakers
-    units = "utterances" if speakers is None else f"{len(set(speakers))} speakers"
-    scored, failed = len(evaluation.rows), len(evaluation.unreadable)
+    e, (low, high) = evaluation, evaluation.wer_interval
+    units = "utterances" if e.speakers is None else f"{len(set(e.speakers))} speakers"
+    interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f}, over {units}"
     lines = [
-        (
-            "utterances",
-            f"{scored} scored, {evaluation.audio_seconds / 3600:.2f} h; {failed} unreadable",
-        ),
-        (
-            "WER",
-            f"{_percent(evaluation.wer)}  (95 % interval {100 * low:.2f} to {100 * high:.2f}, over {units})",
-        ),
-        ("  words", _edits(evaluation.words)),
-        ("CER", _percent(evaluation.cer)),
-        ("  characters", _edits(evaluation.characters)),
-        (
-            "empty",
-            f"{evaluation.empty_references} references, {evaluation.empty_hypotheses} hypotheses",
-        ),
-        ("cut at the limit", f"{evaluation.cut} hypotheses"),
-        ("diagonality", f"{evaluation.diagonality:.3f}"),
-        (
-            "real-time factor",
-            f"{evaluation.real_time_factor:.4f}  ({evaluation.processing_seconds:.1f} s)",
-        ),
+        ("utterances", f"{len(e.rows)} scored, {len(e.unreadable)} unreadable"),
+        ("audio", _duration(e.audio_seconds)),
+        ("WER", f"{_percent(e.wer)}  ({interval})"),
+        ("  words", _edits(e.words)),
+        ("CER", _percent(e.cer)),
+        ("  characters", _edits(e.characters)),
+        ("empty references", f"{e.empty_references}"),
+        ("empty hypotheses", f"{e.empty_hypotheses}"),
+        ("cut at the limit", f"{e.cut}"),
+        ("diagonality", f"{e.diagonality:.3f}"),
+        ("real-time factor", f"{e.real_time_factor:.4f}  ({_duration(e.processing_seconds)})"),
     ]
     lines += [("not scored", f"{item.id}: {item.reason}") for item in evaluation.unreadable]
     return "\n".join(f"{name:<18}{value}" for name, value in lines)
@@ -249,6 +238,10 @@ def _columns(row: Row) -> dict[str, Any]:
         "hypothesis": row.hypothesis,
         "error": None,
     }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
 
 
 def _percent(rate: float) -> str:

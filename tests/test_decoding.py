@@ -96,7 +96,10 @@ def test_an_utterance_without_memory_has_no_tokens() -> None:
     assert empty.tokens == other.tokens == ()
     assert not empty.ended
     assert full.tokens == greedy(model, model.memory([8, 8]), TOKENIZER, GREEDY)[1].tokens
-    assert [h[0].tokens for h in decode(model, model.memory([0]), TOKENIZER, GREEDY)] == [()]
+    for options in (GREEDY, DecodingOptions(beam_size=3)):
+        assert [h[0].tokens for h in decode(model, model.memory([0]), TOKENIZER, options)] == [()]
+        nothing = model.memory([4]).select(torch.zeros(0, dtype=torch.long))
+        assert decode(model, nothing, TOKENIZER, options) == []
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_rates_are_those_of_the_corpus(result: Evaluation) -> None:
 def test_empty_texts_are_counted_and_stated(result: Evaluation) -> None:
     assert (result.empty_references, result.empty_hypotheses) == (1, 1)
     assert result.rows[2].words == Counts(insertions=1)
-    assert "1 references, 1 hypotheses" in summary(result)
+    assert "empty references  1\nempty hypotheses  1\n" in summary(result)
 
 
 def test_unreadable_recordings_are_named_and_not_scored(result: Evaluation) -> None:
