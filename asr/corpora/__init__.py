@@ -86,23 +86,25 @@ def prepare(
 
 def print_summary(summary: Summary, file: TextIO | None = None, *, max_problems: int = 10) -> None:
     """Print a table of the manifests and the first problems to `file` (standard output)."""
+    from rich import box
     from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
-    table = Table(Column("manifest", overflow="fold"), "utterances", "hours", "speakers")
+    console = Console(file=file or sys.stdout, highlight=False, markup=False)
+    columns = (Column("manifest", overflow="fold"), "utterances", "hours", "speakers")
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for split in summary.splits:
         speakers = str(split.speakers) if split.speakers else "unknown"
         table.add_row(str(split.manifest), f"{split.utterances:,}", f"{split.hours:.2f}", speakers)
     console.print(table)
-    if summary.problems:
-        console.print(
-            f"{len(summary.problems)} utterances cannot be used; all are named in {summary.problems_file}"
-        )
-        for problem in summary.problems[:max_problems]:
-            console.print(f"  {problem}", markup=False)
-        if len(summary.problems) > max_problems:
-            console.print(f"  and {len(summary.problems) - max_problems} more")
+    count = len(summary.problems)
+    if count:
+        message = f"{count:,} utterances cannot be used; all are named in {summary.problems_file}"
+        console.print(message, soft_wrap=True)
+    for problem in summary.problems[:max_problems]:
+        console.print(f"  {problem}", soft_wrap=True)
+    if count > max_problems:
+        console.print(f"  and {count - max_problems:,} more")
 
 
 def _divide(

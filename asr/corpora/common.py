@@ -9,11 +9,11 @@ import hashlib
 import io
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from asr.audio import info
 from asr.errors import AudioError, CorpusError
@@ -25,6 +25,7 @@ AUDIO_EXTENSIONS = (
     *(".flac", ".wav", ".aiff", ".aif", ".au", ".w64", ".caf", ".opus", ".ogg", ".mp3"),
     *(".m4a", ".aac", ".mp4", ".mka", ".mkv", ".webm", ".mov", ".3gp", ".amr", ".wma"),
 )
+T = TypeVar("T")
 ALL = "all"  # the name of the only split of a corpus that comes without splits
 
 
@@ -97,7 +98,7 @@ def measure(splits: Mapping[str, Iterable[Entry | Problem]]) -> Prepared:
     prepared = Prepared({split: [] for split in splits})
     with ThreadPoolExecutor(8) as pool:
         results = pool.map(lambda item: _measure_one(item[1]), flat, chunksize=64)
-        for (split, _), result in zip(flat, _progress(results, len(flat)), strict=True):
+        for (split, _), result in zip(flat, with_progress(results, len(flat)), strict=True):
             if isinstance(result, Problem):
                 prepared.problems.append(result)
             else:
@@ -169,6 +170,17 @@ def column(row: Mapping[str, str], names: Iterable[str]) -> str | None:
     return next((row[name].strip() for name in names if row.get(name) is not None), None)
 
 
+def with_progress(results: Iterable[T], total: int) -> Iterable[T]:
+    """Pass on `results`, with a progress bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(results, "Reading audio headers", total, console=console, transient=True)
+
+
 def require_folder(root: Path, corpus: str) -> Path:
     """Return `root`; raises CorpusError where it is not a folder."""
     if not root.is_dir():
@@ -199,17 +211,6 @@ def _measure_one(entry: Entry | Problem) -> Utterance | Problem:
     except AudioError as error:
         return Problem(entry.id, entry.audio, str(error).removeprefix(f"{entry.audio}: "))
     return Utterance(entry.id, entry.audio, duration, entry.text, entry.speaker)
-
-
-def _progress(results: Iterator[Utterance | Problem], total: int) -> Iterable[Utterance | Problem]:
-    if not sys.stderr.isatty():
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(
-        results, "Reading audio headers", total=total, console=Console(stderr=True), transient=True
-    )
 
 
 def _listing(folder: Path) -> list[Path]:
