@@ -60,7 +60,7 @@ _ABBREVIATIONS = {
     "vs.": "versus",
 }
 _ABBREVIATION = re.compile(
-    r"(?<![a-z'])(?:(mrs|mr|dr|etc)\b\.?"
+    r"(?<![a-z])(?<![a-z]')(?:(mrs|mr|dr|etc)(?![a-z]|'[a-z])\.?"
     r"|(?:jr|sr|capt|col|gen|lt|maj|sgt|rev|hon|esq|ltd|co|ft|vs)\.(?!\w)"
     r"|(st)\.(?=(\s+[a-z])?)|(no)\.(?=\s?[0-9]))"
 )

@@ -17,7 +17,7 @@ CASES = {
     "Café naïve Ærø ﬁne Straße Łódź": "cafe naive aero fine strasse lodz",
     "Mr. Dick, Mrs. Hale and Dr Who": "mister dick missus hale and doctor who",
     "St. Paul lives on Main St.": "saint paul lives on main street",
-    "mrs etc. drum smart cost.": "missus et cetera drum smart cost",
+    "mrs etc. drum smart cost. MR0": "missus et cetera drum smart cost mister zero",
     "Oh no. No. 7": "oh no number seven",
     "Smith & Sons, Q&A": "smith and sons q and a",
     "in 1855 and 1805, in 1900": "in eighteen fifty five and eighteen oh five in nineteen hundred",
