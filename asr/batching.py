@@ -25,7 +25,7 @@ from asr.files import atomic_write
 from asr.manifest import Utterance
 from asr.tokenizer import Tokenizer
 
-PAD_FRAMES = 32  # batch lengths are rounded up to this: few sizes let the allocator reuse its blocks
+PAD_FRAMES = 32  # batch lengths are rounded up to it: few sizes let the allocator reuse blocks
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,13 @@ class Example:
 class TrainingSet:
     """All training utterances with cached features; `skipped` names the ones left out, with the reason."""
 
-    def __init__(self, examples: list[Example], stores: list[np.ndarray], skipped: list[str], hop_seconds: float):
+    def __init__(
+        self,
+        examples: list[Example],
+        stores: list[np.ndarray],
+        skipped: list[str],
+        hop_seconds: float,
+    ):
         self.examples = examples
         self.stores = stores
         self.skipped = skipped
@@ -104,7 +110,12 @@ class TrainingSet:
 
 
 def epoch_batches(
-    frames: Sequence[Sequence[int]], *, batch_frames: int, seed: int, epoch: int, short_first: bool = False
+    frames: Sequence[Sequence[int]],
+    *,
+    batch_frames: int,
+    seed: int,
+    epoch: int,
+    short_first: bool = False,
 ) -> list[list[tuple[int, int]]]:
     """The batches of an epoch as lists of (example index, variant): a function of its arguments, so it can resume.
 
@@ -144,10 +155,11 @@ def load_training_set(
     skipped: list[str] = []
     total, done = sum(len(utterances) for _, utterances in manifests), 0
     for name, utterances in manifests:
-        base = done
-        path = cached_features(
-            utterances, features, augmentation, options, lambda n, base=base: on_progress(base + n, total)
-        )
+
+        def progress(count: int, before: int = done) -> None:
+            on_progress(before + count, total)
+
+        path = cached_features(utterances, features, augmentation, options, progress)
         done += len(utterances)
         index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         skipped += [f"{name}: {problem}" for problem in index["problems"]]
@@ -156,14 +168,18 @@ def load_training_set(
             if utterance.id not in index["entries"]:
                 continue
             entry = index["entries"][utterance.id]
-            example = Example(utterance.id, _tokens(utterance, tokenizer), len(stores) - 1, *map(tuple, entry))
+            example = Example(
+                utterance.id, _tokens(utterance, tokenizer), len(stores) - 1, *map(tuple, entry)
+            )
             reason = _unusable(example, features, options)
             if reason:
                 skipped.append(f"{name}: {utterance.id}: {reason}")
             else:
                 examples.append(example)
     if not examples:
-        raise TrainingError("no utterance to train on" + (f"; first problem: {skipped[0]}" if skipped else ""))
+        raise TrainingError(
+            "no utterance to train on" + (f"; first problem: {skipped[0]}" if skipped else "")
+        )
     return TrainingSet(examples, stores, skipped, features.hop_ms / 1000)
 
 
@@ -202,7 +218,9 @@ def cached_features(
     offset = 0
     work = partial(_variants, features=features, augmentation=augmentation)
     with atomic_write(path, "wb") as file, _executor(options.workers) as executor:
-        for done, (utterance, result) in enumerate(zip(utterances, executor.map(work, utterances), strict=True), 1):
+        for done, (utterance, result) in enumerate(
+            zip(utterances, executor.map(work, utterances), strict=True), 1
+        ):
             on_progress(done)
             if isinstance(result, str):
                 problems.append(result)
@@ -221,7 +239,11 @@ def cached_features(
 def _cache_key(
     utterances: Sequence[Utterance], features: FeatureOptions, augmentation: augment.AugmentOptions
 ) -> str:
-    audio_part: Any = [repr(features), augmentation.waveform_key(), [(u.id, str(u.audio)) for u in utterances]]
+    audio_part: Any = [
+        repr(features),
+        augmentation.waveform_key(),
+        [(u.id, str(u.audio)) for u in utterances],
+    ]
     return hashlib.sha256(json.dumps(audio_part).encode()).hexdigest()[:16]
 
 
@@ -232,8 +254,11 @@ def _executor(workers: int) -> Executor:
     workers = workers or os.cpu_count() or 1
     if workers == 1:
         return ThreadPoolExecutor(1)
-    context = multiprocessing.get_context("spawn")  # forking after torch has started threads may hang
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+    # Forking after torch has started threads may hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def _variants(

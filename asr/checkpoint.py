@@ -32,7 +32,9 @@ class Trained:
 def build(model: ModelOptions, tokenizer: Tokenizer, features: FeatureOptions) -> Seq2Seq:
     """A new network with random weights (torch's seed) that fits the tokenizer and the features."""
     hop_seconds = features.hop_samples / features.sample_rate
-    return Seq2Seq(model, vocabulary=tokenizer.size, n_mels=features.n_mels, hop_seconds=hop_seconds)
+    return Seq2Seq(
+        model, vocabulary=tokenizer.size, n_mels=features.n_mels, hop_seconds=hop_seconds
+    )
 
 
 def save(path: str | Path, trained: Trained, *, half: bool = False) -> None:
@@ -58,15 +60,17 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
     Raises CheckpointError naming the file and what is wrong with it.
     """
     content = read(path)
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: model format {content.get('format')!r}; this version reads {FORMAT}")
+    version = content.get("format")
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: model format {version!r}; this version reads {FORMAT}")
     try:
         tokenizer = Tokenizer.from_dict(content["tokenizer"])
         features = options.from_dict(FeatureOptions, content["features"])
         model = build(options.from_dict(ModelOptions, content["model"]), tokenizer, features)
         model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
     except (KeyError, RuntimeError, AttributeError, AsrError) as error:
-        raise CheckpointError(f"{path}: not a model of this version: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: not a model of this version: {reason}") from error
     return Trained(model.to(device).eval(), tokenizer, features, content.get("info", {}))
 
 
@@ -90,18 +94,24 @@ def average(paths: Sequence[str | Path]) -> Trained:
     trained = [load(path) for path in paths]
     first = trained[0]
     for path, other in zip(paths, trained, strict=True):
-        same = other.model.options == first.model.options and other.tokenizer.alphabet == first.tokenizer.alphabet
-        if not same:
+        if _kind(other) != _kind(first):
             raise CheckpointError(f"{path}: another architecture or alphabet than {paths[0]}")
     first.model.load_state_dict(mean_weights([t.model.state_dict() for t in trained]))
-    return Trained(first.model, first.tokenizer, first.features, {**first.info, "averaged": len(paths)})
+    info = {**first.info, "averaged": len(paths)}
+    return Trained(first.model, first.tokenizer, first.features, info)
 
 
 def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of several state dicts of the same network, summed in float64."""
     return {
-        name: torch.stack([s[name].double() for s in states]).mean(0).to(states[0][name].dtype) for name in states[0]
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(weight.dtype)
+        for name, weight in states[0].items()
     }
+
+
+def _kind(trained: Trained) -> tuple[Any, ...]:
+    """What two models must share for the mean of their weights to make sense."""
+    return trained.model.options, trained.tokenizer.alphabet
 
 
 def bundled() -> Path:

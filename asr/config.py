@@ -49,7 +49,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     name, separator, value = override.partition("=")
     keys = name.strip().split(".")
     if not separator or len(keys) < 2:
-        raise ConfigError(f"--set {override}: must be section.key=value, for example training.seed=2")
+        raise ConfigError(f"--set {override}: must be section.key=value, as in training.seed=2")
     table = values
     for key in keys[:-1]:
         table = table.setdefault(key, {})

@@ -25,10 +25,12 @@ class FeatureOptions:
 
     @property
     def hop_samples(self) -> int:
+        """Samples between the starts of two frames."""
         return round(self.sample_rate * self.hop_ms / 1000)
 
     @property
     def window_samples(self) -> int:
+        """Samples under the window."""
         return round(self.sample_rate * self.window_ms / 1000)
 
     @property

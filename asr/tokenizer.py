@@ -30,7 +30,8 @@ class Tokenizer:
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
-            raise AsrError(f"character {error} of {text!r} is not in the alphabet {self.alphabet!r}") from error
+            reason = f"is not in the alphabet {self.alphabet!r}"
+            raise AsrError(f"character {error} of {text!r} {reason}") from error
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; special ids are skipped."""

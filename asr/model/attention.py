@@ -29,7 +29,9 @@ class AttentionOptions:
         if self.location_kernel % 2 == 0:
             raise ConfigError(f"attention location_kernel {self.location_kernel}: must be odd")
         if self.width % self.heads:
-            raise ConfigError(f"attention heads {self.heads}: must divide the attention width {self.width}")
+            raise ConfigError(
+                f"attention heads {self.heads}: must divide the attention width {self.width}"
+            )
 
 
 class Attention(nn.Module):
@@ -65,9 +67,10 @@ class Attention(nn.Module):
 
 
 class Fixed(Attention):
-    """No attention: the last state of either direction is all the decoder gets (Sutskever et al. 2014; Cho et al. 2014).
+    """No attention: the last state of either direction is all the decoder gets.
 
-    The weights are 1 on the last step, where the forward half of the context comes from.
+    The weights are 1 on the last step, where the forward half of the context comes from. Source: Sutskever et al.
+    2014; Cho et al. 2014.
     """
 
     def __init__(self, query_width: int, memory_width: int, options: AttentionOptions) -> None:
@@ -84,8 +87,8 @@ class Fixed(Attention):
         ahead = memory.values[torch.arange(batch, device=last.device), last, : width // 2]
         back = memory.values[:, 0, width // 2 :]
         context = torch.cat([ahead, back], dim=-1)[:, None].expand(-1, query.shape[1], -1)
-        weights = nn.functional.one_hot(last, steps).to(context)[:, None].expand(-1, query.shape[1], -1)
-        return context, weights
+        weights = nn.functional.one_hot(last, steps).to(context)[:, None]
+        return context, weights.expand(-1, query.shape[1], -1)
 
 
 class Dot(Attention):
@@ -126,8 +129,10 @@ class Location(Additive):
 
     def energies(self, query: Tensor, memory: Memory, history: Tensor) -> Tensor:
         """(B, 1, A) to (B, 1, U)."""
-        windows = nn.functional.pad(history, (self.kernel // 2, self.kernel // 2)).unfold(2, self.kernel, 1)
-        seen = self.project(self.location(windows.transpose(1, 2).flatten(2)))  # a convolution, cheaper on short inputs
+        reach = self.kernel // 2
+        windows = nn.functional.pad(history, (reach, reach)).unfold(2, self.kernel, 1)
+        # A convolution written as a product of matrices: cheaper on short inputs.
+        seen = self.project(self.location(windows.transpose(1, 2).flatten(2)))
         energies: Tensor = self.energy(torch.tanh(query + memory.keys + seen))
         return energies.transpose(1, 2)
 
@@ -142,7 +147,9 @@ class MultiHead(Attention):
         super().__init__(query_width, memory_width, options)
         self.heads = options.heads
         if memory_width % options.heads:
-            raise ConfigError(f"attention heads {options.heads}: must divide the memory width {memory_width}")
+            raise ConfigError(
+                f"attention heads {options.heads}: must divide the memory width {memory_width}"
+            )
 
     def forward(self, query: Tensor, memory: Memory, history: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, Q) to (B, L, D) and (B, L, U)."""

@@ -23,7 +23,7 @@ class DecoderOptions:
     width: int = 256  # units of a layer
     layers: int = 1
     embedding: int = 64  # width of a token's vector
-    input_feeding: bool = True  # the context before is an input of the next step (LAS); else one fused call may train
+    input_feeding: bool = True  # a step reads the context before it (LAS); else training is fused
     dropout: float = 0.1  # on embeddings and on the readout
     attention: AttentionOptions = field(default_factory=AttentionOptions)
 
@@ -38,7 +38,7 @@ class DecoderOptions:
 class State:
     """All that the decoder knows between two steps, one row an utterance (or a beam of it)."""
 
-    hidden: tuple[Tensor, ...]  # (B, width) each: h of every layer, for an LSTM followed by c of every layer
+    hidden: tuple[Tensor, ...]  # (B, width) each: h of every layer, then c of every LSTM layer
     context: Tensor  # (B, D) what was attended to last
     attention: Tensor  # (B, U) weights of the last step; at first all on the first step
     coverage: Tensor  # (B, U) sum of the weights of all steps so far
@@ -100,7 +100,9 @@ class Decoder(nn.Module):
         logits = self.output(self.dropout(hidden)).float()
         return nn.functional.pad(logits.log_softmax(-1), (Tokenizer.eos, 0), value=float("-inf"))
 
-    def teacher_forced(self, tokens: Tensor, memory: Memory, sampling: float = 0.0) -> tuple[Tensor, Tensor]:
+    def teacher_forced(
+        self, tokens: Tensor, memory: Memory, sampling: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """All steps for given inputs (B, L), the first of them sos: log_probs (B, L, V) and attention (B, L, U).
 
         With probability `sampling` a step reads the model's own best guess instead of the given token; the guesses
@@ -139,13 +141,16 @@ class Decoder(nn.Module):
         state = self.initial_state(memory)
         weights, coverage, attentions = state.attention, state.coverage, []
         for query in self.attention.query(queries)[:, :, None].unbind(1):
-            weights = self.attention.weights(query, memory, torch.stack([weights, coverage], 1))[:, 0]
+            history = torch.stack([weights, coverage], 1)
+            weights = self.attention.weights(query, memory, history)[:, 0]
             coverage = coverage + weights
             attentions.append(weights)
         attention = torch.stack(attentions, 1)
         return queries, attention @ memory.values, attention
 
-    def _cells(self, inputs: Tensor, hidden: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _cells(
+        self, inputs: Tensor, hidden: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One time step of all layers with the weights of `self.rnn`: inputs (B, I) to (B, width) and new hidden."""
         layers = self.options.layers
         states, cells = hidden[:layers], hidden[layers:]

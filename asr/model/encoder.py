@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from asr.errors import ConfigError
 from asr.model.memory import length_mask
 
-CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class EncoderOptions:
     pyramid_levels: int = 1  # BiRNN layers that halve the rate
     flat_layers: int = 2  # BiRNN layers on top that keep the rate
     dropout: float = 0.1  # probability, on the input of every layer
-    locked_dropout: bool = False  # one dropout mask for all steps of an utterance (Gal & Ghahramani 2016)
+    locked_dropout: bool = False  # one mask for all steps of an utterance (Gal & Ghahramani 2016)
     norm: bool = True  # layer norm after every layer
     residual: bool = False  # add a layer's input to its output where they are equally wide
 
@@ -54,7 +58,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.options = options
         self.subsample = Subsampling(n_mels, options)
-        reductions = [1] * options.bottom_layers + [2] * options.pyramid_levels + [1] * options.flat_layers
+        bottom, flat = [1] * options.bottom_layers, [1] * options.flat_layers
+        reductions = bottom + [2] * options.pyramid_levels + flat
         inputs = [options.width] + [2 * options.width] * (len(reductions) - 1)
         self.layers = nn.ModuleList(map(partial(EncoderLayer, options), inputs, reductions))
 
@@ -100,7 +105,8 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.reduction = reduction
         self.residual = options.residual and input_size * reduction == 2 * options.width
-        self.dropout = LockedDropout(options.dropout) if options.locked_dropout else nn.Dropout(options.dropout)
+        dropout = LockedDropout if options.locked_dropout else nn.Dropout
+        self.dropout = dropout(options.dropout)
         self.rnn = BiRNN(options.cell, input_size * reduction, options.width)
         self.norm = nn.LayerNorm(2 * options.width) if options.norm else nn.Identity()
 

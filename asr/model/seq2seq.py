@@ -11,7 +11,7 @@ from asr.model.encoder import Encoder, EncoderOptions
 from asr.model.memory import Memory, length_mask
 from asr.tokenizer import Tokenizer
 
-CTC_SECONDS = 0.04  # English has up to about 25 characters a second: a CTC frame must not be longer than this
+CTC_SECONDS = 0.04  # longest CTC frame: English has up to about 25 characters a second
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Seq2Seq(nn.Module):
         width = 2 * options.encoder.width
         self.encoder = Encoder(n_mels, options.encoder)
         self.decoder = Decoder(vocabulary, width, options.decoder)
-        self.ctc_factor = max(1, math.ceil(self.frame_seconds / CTC_SECONDS - 1e-9))  # CTC frames per memory step
+        # CTC frames per memory step
+        self.ctc_factor = max(1, math.ceil(self.frame_seconds / CTC_SECONDS - 1e-9))
         self.ctc = nn.Linear(width, vocabulary * self.ctc_factor) if options.ctc else None
         self.apply(_open_forget_gates)
 
@@ -109,7 +110,9 @@ class Seq2Seq(nn.Module):
         total = (1 - share) * attention_loss + share * ctc_loss + weights.guide * guide_loss
         return Losses(attention_loss, ctc_loss, guide_loss, total, valid.sum())
 
-    def _ctc_loss(self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights) -> Tensor:
+    def _ctc_loss(
+        self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
+    ) -> Tensor:
         """Sum of the CTC losses; an utterance with more labels than frames counts as 0."""
         if weights.ctc == 0 or self.ctc is None:
             return memory.values.new_zeros(())
