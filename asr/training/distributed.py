@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
 T = TypeVar("T")
 
 
@@ -38,7 +37,9 @@ def start(device: str) -> Place:
     """Join the group that torchrun describes, if it does."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    place = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
+    place = torch.device(
+        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    )
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if world > 1 and not dist.is_initialized():
@@ -65,7 +66,11 @@ def add_gradients(model: nn.Module) -> None:
     if not dist.is_initialized():
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+    )
     dist.all_reduce(flat)
-    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    for parameter, gradient in zip(
+        parameters, flat.split([p.numel() for p in parameters]), strict=True
+    ):
         parameter.grad = gradient.view_as(parameter)

@@ -76,7 +76,9 @@ def train(
         network = checkpoint.build(model, tokenizer, features).to(place.device)
         trained = Trained(network, tokenizer, features, {})
         examples = _load_data(data, tokenizer, features, augmentation, monitor)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=training.weight_decay)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=0.0, weight_decay=training.weight_decay
+        )
         progress = _restore(output, trained, optimizer, training, resume, initial, monitor)
         validation = Validation(data.dev, training.validate_utterances)
         run = Run(trained, optimizer, progress, examples, validation, monitor, output, place)
@@ -110,7 +112,9 @@ def _load_data(
         )
     for line in examples.skipped:
         monitor.say(f"left out: {line}")
-    monitor.say(f"{len(examples)} utterances, {examples.hours:.2f} h, {len(examples.skipped)} left out")
+    monitor.say(
+        f"{len(examples)} utterances, {examples.hours:.2f} h, {len(examples.skipped)} left out"
+    )
     return examples
 
 
@@ -127,7 +131,11 @@ def _restore(
     last, plateau = output / state.LAST, output / state.PLATEAU
     if resume and last.exists():
         progress = state.load(last, trained.model, optimizer)
-        if is_finished(progress, training) and plateau.exists() and training.hours * 3600 > 1.1 * progress.elapsed:
+        if (
+            is_finished(progress, training)
+            and plateau.exists()
+            and training.hours * 3600 > 1.1 * progress.elapsed
+        ):
             progress = state.load(plateau, trained.model, optimizer)
         monitor.say(f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h")
         return progress
@@ -137,7 +145,9 @@ def _restore(
     return Progress()
 
 
-def _loop(run: Run, training: TrainingOptions, data: DataOptions, augmentation: AugmentOptions) -> None:
+def _loop(
+    run: Run, training: TrainingOptions, data: DataOptions, augmentation: AugmentOptions
+) -> None:
     progress, monitor = run.progress, run.monitor
     saved = clock = time.monotonic()
     skipped_in_a_row = 0
@@ -154,7 +164,9 @@ def _loop(run: Run, training: TrainingOptions, data: DataOptions, augmentation: 
         finite = _step(run, group, training, augmentation)
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(f"{skipped_in_a_row} steps in a row without a finite gradient: lower the learning rate")
+            raise TrainingError(
+                f"{skipped_in_a_row} steps in a row without a finite gradient: lower the learning rate"
+            )
         progress.step += 1
         if progress.step % training.log_every == 0:
             monitor.log(progress, rate)
@@ -170,7 +182,9 @@ def _loop(run: Run, training: TrainingOptions, data: DataOptions, augmentation: 
             saved = clock
 
 
-def _groups(run: Run, training: TrainingOptions, data: DataOptions) -> Iterator[tuple[list[Batch], int]]:
+def _groups(
+    run: Run, training: TrainingOptions, data: DataOptions
+) -> Iterator[tuple[list[Batch], int]]:
     """The batches of every coming step, and the number of steps in an epoch, from where progress stands."""
     frames = [example.frames for example in run.data.examples]
     batch_frames = round(data.batch_seconds / run.data.hop_seconds)
@@ -178,7 +192,11 @@ def _groups(run: Run, training: TrainingOptions, data: DataOptions) -> Iterator[
     while True:
         short_first = progress.epoch < training.short_first_epochs
         batches = epoch_batches(
-            frames, batch_frames=batch_frames, seed=training.seed, epoch=progress.epoch, short_first=short_first
+            frames,
+            batch_frames=batch_frames,
+            seed=training.seed,
+            epoch=progress.epoch,
+            short_first=short_first,
         )
         steps_per_epoch = -(-len(batches) // training.accumulate)
         while progress.batch < len(batches):
@@ -192,11 +210,15 @@ def _groups(run: Run, training: TrainingOptions, data: DataOptions) -> Iterator[
         progress.batch = 0
 
 
-def _step(run: Run, group: list[Batch], training: TrainingOptions, augmentation: AugmentOptions) -> bool:
+def _step(
+    run: Run, group: list[Batch], training: TrainingOptions, augmentation: AugmentOptions
+) -> bool:
     """One update from a group of batches; False if the gradient was not finite and the step was skipped."""
     progress, place, monitor = run.progress, run.place, run.monitor
     seed = (training.seed * 1_000_003 + progress.step) * 1009 + place.rank
-    torch.manual_seed(seed)  # dropout and masks are a function of the step, so that a resumed run repeats them
+    torch.manual_seed(
+        seed
+    )  # dropout and masks are a function of the step, so that a resumed run repeats them
     generator = torch.Generator().manual_seed(seed)
     weights = loss_weights(progress.step, training)
     targets = distributed.total(sum((batch.token_lengths + 1).sum() for batch in group)).item()  # type: ignore[union-attr]
@@ -206,7 +228,12 @@ def _step(run: Run, group: list[Batch], training: TrainingOptions, augmentation:
         features = spec_augment(batch.features, batch.feature_lengths, augmentation, generator)
         losses = _losses(run, batch, features, weights, training)
         (losses.total / targets).backward()
-        monitor.add(**{k: float(getattr(losses, k).detach()) for k in ("attention", "ctc", "guide", "targets")})
+        monitor.add(
+            **{
+                k: float(getattr(losses, k).detach())
+                for k in ("attention", "ctc", "guide", "targets")
+            }
+        )
         monitor.add(audio_seconds=batch.seconds)
     distributed.add_gradients(run.model)
     norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
@@ -225,7 +252,9 @@ def _losses(
     run: Run, batch: Batch, features: torch.Tensor, weights: LossWeights, training: TrainingOptions
 ) -> Losses:
     device = run.place.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=_uses_bf16(training.precision, device)):
+    with torch.autocast(
+        device.type, torch.bfloat16, enabled=_uses_bf16(training.precision, device)
+    ):
         losses: Losses = run.model(
             features.to(device),
             batch.feature_lengths.to(device),
@@ -239,7 +268,11 @@ def _losses(
 def _uses_bf16(precision: str, device: torch.device) -> bool:
     """bf16 where asked for, or where the chip has matrix units for it: a CPU without them is slower in bf16."""
     if precision == "auto":
-        return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        return (
+            torch.cuda.is_bf16_supported()
+            if device.type == "cuda"
+            else torch.cpu._is_amx_tile_supported()
+        )
     return precision == "bf16"
 
 
@@ -251,7 +284,9 @@ def _validate(run: Run, training: TrainingOptions) -> None:
     row = run.validation.measure(run.trained)
     if row:
         run.monitor.write("dev", progress, row)
-        run.monitor.say(f"step {progress.step}  dev  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()))
+        run.monitor.say(
+            f"step {progress.step}  dev  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items())
+        )
         picture = run.output / "attention" / f"step-{progress.step:07d}.png"
         run.validation.picture(run.trained, picture)
         run.monitor.picture("attention", picture, progress)
@@ -276,7 +311,12 @@ def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
     chosen = min(rows, key=lambda name: rows[name].get("wer", 0.0))
     for name, row in rows.items():
         run.monitor.say(f"{name}  dev  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()))
-    info = state.describe(progress, run.data.hours, data.train) | {"chosen": chosen, "dev": rows[chosen]}
+    info = state.describe(progress, run.data.hours, data.train) | {
+        "chosen": chosen,
+        "dev": rows[chosen],
+    }
     final = candidates[chosen]
-    checkpoint.save(output / state.FINAL, Trained(final.model, final.tokenizer, final.features, info))
+    checkpoint.save(
+        output / state.FINAL, Trained(final.model, final.tokenizer, final.features, info)
+    )
     run.monitor.say(f"model: {output / state.FINAL} ({chosen})")

@@ -50,7 +50,9 @@ class Monitor:
         seconds = time.perf_counter() - self.started
         targets = max(1.0, self.sums.get("targets", 0))
         row = {name: self.sums.get(name, 0.0) / targets for name in ("attention", "ctc", "guide")}
-        row["gradient_norm"] = self.sums.get("gradient_norm", 0.0) / max(1.0, self.sums.get("steps", 0))
+        row["gradient_norm"] = self.sums.get("gradient_norm", 0.0) / max(
+            1.0, self.sums.get("steps", 0)
+        )
         row["times_real_time"] = self.sums.get("audio_seconds", 0.0) / seconds
         row["data_wait"] = self.sums.get("waited", 0.0) / seconds
         row["learning_rate"] = learning_rate

@@ -18,7 +18,9 @@ class TrainingOptions:
     hours: float = 0.0  # of training time, validation included, the learning rate's decay included
     learning_rate: float = 1e-3  # of AdamW, at its highest
     warmup_steps: int = 300  # linear from 0
-    cooldown: float = 0.3  # share of the training at the end in which the learning rate falls linearly to 0
+    cooldown: float = (
+        0.3  # share of the training at the end in which the learning rate falls linearly to 0
+    )
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradient
     accumulate: int = 1  # batches a step
@@ -41,7 +43,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise ConfigError(f"training.precision {self.precision!r}: allowed are {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                f"training.precision {self.precision!r}: allowed are {', '.join(PRECISIONS)}"
+            )
         for name in ("cooldown", "ctc", "label_smoothing", "sampling"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"training.{name} {getattr(self, name)}: must be from 0 to 1")

@@ -14,7 +14,9 @@ from asr.model import Seq2Seq
 from asr.training.schedule import Progress
 
 LAST = "last.pt"  # the whole state, for resuming
-PLATEAU = "plateau.pt"  # the whole state before the learning rate began to fall, for training longer
+PLATEAU = (
+    "plateau.pt"  # the whole state before the learning rate began to fall, for training longer
+)
 BEST = "best.pt"  # the model with the best dev WER so far
 FINAL = "model.pt"
 
