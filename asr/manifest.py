@@ -32,7 +32,7 @@ def read(path: str | Path) -> list[Utterance]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ManifestError(f"{path}: cannot read manifest: {reason}") from error
