@@ -5,7 +5,6 @@ training's validation and the command line all take it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr import audio, checkpoint
 from asr.checkpoint import Trained
-from asr.decoding import decode
-from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.options import DecodingOptions
+from asr.decoding import DecodingOptions, Hypothesis, decode
 from asr.errors import AsrError, AudioError, ConfigError
 from asr.features import LogMel
 from asr.transcript import Attention, Segment, Transcript
