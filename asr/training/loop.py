@@ -1,55 +1,38 @@
 """The training loop, to be read from top to bottom: epochs, steps, validations, checkpoints, the final average."""
 
+import math
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from asr import checkpoint, manifest
+from asr import checkpoint
 from asr.augment import AugmentOptions, spec_augment
-from asr.batching import Batch, DataOptions, TrainingSet, epoch_batches, load_training_set
-from asr.checkpoint import Trained
+from asr.batching import Batch, DataOptions
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
-from asr.model import Losses, LossWeights, ModelOptions, Seq2Seq
-from asr.tokenizer import Tokenizer
+from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
+from asr.training.interrupt import on_interrupt
 from asr.training.monitor import Monitor
+from asr.training.run import Run, new_model, prepare, restore
 from asr.training.schedule import (
-    Progress,
     TrainingOptions,
     is_finished,
     learning_rate,
     loss_weights,
     plan_end,
 )
-from asr.training.validation import Validation
 
 MAX_SKIPPED_IN_A_ROW = 20
+SUMS = ("attention", "ctc", "guide", "targets", "total")  # of Losses, for the log
 
 
-@dataclass
-class Run:
-    """One process's training: what it learns from, what it changes, and where it writes."""
-
-    trained: Trained
-    optimizer: torch.optim.Optimizer
-    progress: Progress
-    data: TrainingSet
-    validation: Validation
-    monitor: Monitor
-    output: Path
-    place: distributed.Place
-
-    @property
-    def model(self) -> Seq2Seq:
-        return self.trained.model
-
-
-def train(
+def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an option of the command
     output: str | Path,
     *,
     model: ModelOptions,
@@ -65,25 +48,27 @@ def train(
 
     Goes on from `output`/last.pt if that is there and `resume`; otherwise starts from random weights (training.seed),
     or from the fitting weights of the model `initial`. Under torchrun each process trains on its share of every
-    batch. Raises AsrError with one clear line where options, manifests or checkpoints cannot be used.
+    batch. Ctrl-C ends it after the step that runs, with the state saved, and raises KeyboardInterrupt. Raises
+    AsrError with one clear line where options, manifests or checkpoints cannot be used.
     """
     output = Path(output)
     place = distributed.start(device)
     monitor = Monitor(output if place.rank == 0 else None)
     try:
-        tokenizer = Tokenizer()
-        torch.manual_seed(training.seed)
-        network = checkpoint.build(model, tokenizer, features).to(place.device)
-        trained = Trained(network, tokenizer, features, {})
-        examples = _load_data(data, tokenizer, features, augmentation, monitor)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=0.0, weight_decay=training.weight_decay
+        trained = new_model(model, features, training.seed, place.device)
+        run = prepare(
+            trained,
+            output,
+            place,
+            monitor,
+            data=data,
+            training=training,
+            augmentation=augmentation,
         )
-        progress = _restore(output, trained, optimizer, training, resume, initial, monitor)
-        validation = Validation(data.dev, training.validate_utterances)
-        run = Run(trained, optimizer, progress, examples, validation, monitor, output, place)
-        _loop(run, training, data, augmentation)
-        if place.rank == 0:
+        restore(run, training, data, resume=resume, initial=initial)
+        with on_interrupt() as interrupted:
+            _loop(run, training, data, augmentation, interrupted)
+        if run.writes:
             _finish(run, training, data)
     finally:
         monitor.close()
@@ -91,71 +76,19 @@ def train(
     return output / state.FINAL
 
 
-def _load_data(
-    data: DataOptions,
-    tokenizer: Tokenizer,
-    features: FeatureOptions,
-    augmentation: AugmentOptions,
-    monitor: Monitor,
-) -> TrainingSet:
-    if not data.train:
-        raise TrainingError("data.train: name at least one manifest to train on")
-    manifests = [(path, manifest.read(path)) for path in data.train]
-    with monitor.bar("features") as on_progress:
-        examples = load_training_set(
-            manifests,
-            tokenizer,
-            features=features,
-            augmentation=augmentation,
-            options=data,
-            on_progress=on_progress,
-        )
-    for line in examples.skipped:
-        monitor.say(f"left out: {line}")
-    monitor.say(
-        f"{len(examples)} utterances, {examples.hours:.2f} h, {len(examples.skipped)} left out"
-    )
-    return examples
-
-
-def _restore(
-    output: Path,
-    trained: Trained,
-    optimizer: torch.optim.Optimizer,
-    training: TrainingOptions,
-    resume: bool,
-    initial: str | Path | None,
-    monitor: Monitor,
-) -> Progress:
-    """The progress to go on from: a saved one, or a new one from random or given weights."""
-    last, plateau = output / state.LAST, output / state.PLATEAU
-    if resume and last.exists():
-        progress = state.load(last, trained.model, optimizer)
-        if (
-            is_finished(progress, training)
-            and plateau.exists()
-            and training.hours * 3600 > 1.1 * progress.elapsed
-        ):
-            progress = state.load(plateau, trained.model, optimizer)
-        monitor.say(f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h")
-        return progress
-    if initial is not None:
-        missing = state.initialise(trained.model, initial)
-        monitor.say(f"weights from {initial}" + (f"; new: {', '.join(missing)}" if missing else ""))
-    return Progress()
-
-
 def _loop(
-    run: Run, training: TrainingOptions, data: DataOptions, augmentation: AugmentOptions
+    run: Run,
+    training: TrainingOptions,
+    data: DataOptions,
+    augmentation: AugmentOptions,
+    interrupted: Callable[[], bool],
 ) -> None:
-    progress, monitor = run.progress, run.monitor
+    progress = run.progress
     saved = clock = time.monotonic()
     skipped_in_a_row = 0
     for group, steps_per_epoch in _groups(run, training, data):
-        before = progress.cooldown_step
-        plan_end(progress, training, steps_per_epoch)
-        if before < 0 <= progress.cooldown_step and run.place.rank == 0:
-            state.save(run.output / state.PLATEAU, run.model, run.optimizer, progress)
+        if plan_end(progress, training, steps_per_epoch):
+            run.save(state.PLATEAU)
         if is_finished(progress, training):
             break
         rate = learning_rate(progress, training)
@@ -168,43 +101,42 @@ def _loop(
                 f"{skipped_in_a_row} steps in a row without a finite gradient: lower the learning rate"
             )
         progress.step += 1
+        progress.batch += training.accumulate
         if progress.step % training.log_every == 0:
-            monitor.log(progress, rate)
+            run.monitor.log(progress, rate)
         if progress.step % training.validate_every == 0:
             _validate(run, training)
         progress.elapsed += time.monotonic() - clock
         clock = time.monotonic()
-        progress.elapsed, progress.best_wer, progress.worse = run.place.agree(
-            progress.elapsed, progress.best_wer, progress.worse
+        progress.elapsed, progress.best_wer, worse, stop = run.place.agree(
+            progress.elapsed, progress.best_wer, progress.worse, interrupted()
         )
-        if run.place.rank == 0 and clock - saved >= training.save_minutes * 60:
-            state.save(run.output / state.LAST, run.model, run.optimizer, progress)
+        progress.worse = int(worse)
+        if stop or clock - saved >= training.save_minutes * 60:
+            run.save(state.LAST)
             saved = clock
+        if stop:
+            run.monitor.say(f"stopped after step {progress.step}; run it again to go on from there")
+            raise KeyboardInterrupt
 
 
 def _groups(
     run: Run, training: TrainingOptions, data: DataOptions
 ) -> Iterator[tuple[list[Batch], int]]:
-    """The batches of every coming step, and the number of steps in an epoch, from where progress stands."""
-    frames = [example.frames for example in run.data.examples]
-    batch_frames = round(data.batch_seconds / run.data.hop_seconds)
+    """This process's batches of every coming step, and the number of steps in an epoch, from where progress stands.
+
+    There may be none, where a batch has fewer utterances than there are processes.
+    """
     progress = run.progress
     while True:
-        short_first = progress.epoch < training.short_first_epochs
-        batches = epoch_batches(
-            frames,
-            batch_frames=batch_frames,
-            seed=training.seed,
-            epoch=progress.epoch,
-            short_first=short_first,
-        )
+        batches = run.batches(training, data)
         steps_per_epoch = -(-len(batches) // training.accumulate)
         while progress.batch < len(batches):
             started = time.perf_counter()
             picks = batches[progress.batch : progress.batch + training.accumulate]
-            group = [run.data.batch(run.place.share(batch)) for batch in picks]
+            shares = [run.place.share(batch) for batch in picks]
+            group = [run.data.batch(share) for share in shares if share]
             run.monitor.add(waited=time.perf_counter() - started)
-            progress.batch += len(picks)
             yield group, steps_per_epoch
         progress.epoch += 1
         progress.batch = 0
@@ -214,43 +146,52 @@ def _step(
     run: Run, group: list[Batch], training: TrainingOptions, augmentation: AugmentOptions
 ) -> bool:
     """One update from a group of batches; False if the gradient was not finite and the step was skipped."""
-    progress, place, monitor = run.progress, run.place, run.monitor
-    seed = (training.seed * 1_000_003 + progress.step) * 1009 + place.rank
+    progress = run.progress
+    seed = (training.seed * 1_000_003 + progress.step) * 1009 + run.place.rank
     torch.manual_seed(
         seed
-    )  # dropout and masks are a function of the step, so that a resumed run repeats them
+    )  # dropout and masks are a function of the step: a resumed run repeats them
     generator = torch.Generator().manual_seed(seed)
-    weights = loss_weights(progress.step, training)
-    targets = distributed.total(sum((batch.token_lengths + 1).sum() for batch in group)).item()  # type: ignore[union-attr]
+    targets, seconds = distributed.total(
+        sum(int((batch.token_lengths + 1).sum()) for batch in group),
+        sum(batch.seconds for batch in group),
+    )
+    progress.audio_seconds += seconds
     run.model.train()
     run.optimizer.zero_grad()
+    sums = dict.fromkeys(SUMS, 0.0)
+    suspects = []
     for batch in group:
-        features = spec_augment(batch.features, batch.feature_lengths, augmentation, generator)
-        losses = _losses(run, batch, features, weights, training)
+        features = batch.features
+        if progress.step >= training.masks_from:
+            features = spec_augment(features, batch.feature_lengths, augmentation, generator)
+        losses = _losses(run, batch, features, training)
         (losses.total / targets).backward()
-        monitor.add(
-            **{
-                k: float(getattr(losses, k).detach())
-                for k in ("attention", "ctc", "guide", "targets")
-            }
-        )
-        monitor.add(audio_seconds=batch.seconds)
+        values = torch.stack([getattr(losses, name).detach().float() for name in SUMS]).tolist()
+        sums = {name: sums[name] + value for name, value in zip(SUMS, values, strict=True)}
+        if not math.isfinite(sum(values)):
+            suspects.append(batch)
     distributed.add_gradients(run.model)
     norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
-    finite = norm == norm and norm != float("inf")
-    if finite:
-        run.optimizer.step()
-        monitor.add(gradient_norm=norm, steps=1)
-    else:
-        progress.skipped_steps += 1
-        names = ", ".join(name for batch in group for name in batch.ids[:3])
-        monitor.say(f"step {progress.step}: gradient not finite, skipped ({names}, ...)")
-    return finite
+    run.monitor.add(audio_seconds=sum(batch.seconds for batch in group))
+    if not math.isfinite(norm):
+        _skip(run, suspects, group)
+        return False
+    run.optimizer.step()
+    run.monitor.add(**sums, gradient_norm=norm, steps=1)
+    return True
 
 
-def _losses(
-    run: Run, batch: Batch, features: torch.Tensor, weights: LossWeights, training: TrainingOptions
-) -> Losses:
+def _skip(run: Run, suspects: list[Batch], group: list[Batch]) -> None:
+    """Count a step that changes nothing, and name the utterances whose loss, or else only gradient, is not finite."""
+    run.progress.skipped_steps += 1
+    if suspects or run.writes:
+        names = ", ".join(name for batch in suspects or group for name in batch.ids)
+        step = run.progress.step
+        print(f"step {step}: gradient not finite, step skipped: {names}", file=sys.stderr)
+
+
+def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOptions) -> Losses:
     device = run.place.device
     with torch.autocast(
         device.type, torch.bfloat16, enabled=_uses_bf16(training.precision, device)
@@ -260,7 +201,7 @@ def _losses(
             batch.feature_lengths.to(device),
             batch.tokens.to(device),
             batch.token_lengths.to(device),
-            weights,
+            loss_weights(run.progress.step, training),
         )
     return losses
 
@@ -278,15 +219,13 @@ def _uses_bf16(precision: str, device: torch.device) -> bool:
 
 def _validate(run: Run, training: TrainingOptions) -> None:
     """Measure on dev as `asr evaluate` does, keep a checkpoint, remember the best."""
-    if run.place.rank != 0:
+    if not run.writes:
         return
     progress = run.progress
     row = run.validation.measure(run.trained)
     if row:
         run.monitor.write("dev", progress, row)
-        run.monitor.say(
-            f"step {progress.step}  dev  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items())
-        )
+        run.monitor.say(f"step {progress.step}  dev  {_in_words(row)}")
         picture = run.output / "attention" / f"step-{progress.step:07d}.png"
         run.validation.picture(run.trained, picture)
         run.monitor.picture("attention", picture, progress)
@@ -302,7 +241,7 @@ def _validate(run: Run, training: TrainingOptions) -> None:
 def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
     """Save the state, and as the final model the best on dev of: the last, the best, the mean of the last ones."""
     progress, output = run.progress, run.output
-    state.save(output / state.LAST, run.model, run.optimizer, progress)
+    run.save(state.LAST)
     state.keep_checkpoint(output, run.trained, progress.step, training.average)
     candidates = {"last": run.trained, "average": checkpoint.average(state.checkpoints(output))}
     if (output / state.BEST).exists():
@@ -310,13 +249,12 @@ def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
     rows = {name: run.validation.measure(trained) for name, trained in candidates.items()}
     chosen = min(rows, key=lambda name: rows[name].get("wer", 0.0))
     for name, row in rows.items():
-        run.monitor.say(f"{name}  dev  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()))
-    info = state.describe(progress, run.data.hours, data.train) | {
-        "chosen": chosen,
-        "dev": rows[chosen],
-    }
-    final = candidates[chosen]
-    checkpoint.save(
-        output / state.FINAL, Trained(final.model, final.tokenizer, final.features, info)
-    )
+        run.monitor.say(f"{name}  dev  {_in_words(row)}")
+    info = state.describe(progress, run.data.hours, data.train)
+    info |= {"chosen": chosen, "dev": rows[chosen]}
+    checkpoint.save(output / state.FINAL, replace(candidates[chosen], info=info))
     run.monitor.say(f"model: {output / state.FINAL} ({chosen})")
+
+
+def _in_words(row: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in row.items())

@@ -6,6 +6,7 @@ from asr.errors import ConfigError
 from asr.model import LossWeights
 
 PRECISIONS = ("auto", "bf16", "float32")
+NEVER = 10**15  # a step
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,14 @@ class TrainingOptions:
     hours: float = 0.0  # of training time, validation included, the learning rate's decay included
     learning_rate: float = 1e-3  # of AdamW, at its highest
     warmup_steps: int = 300  # linear from 0
-    cooldown: float = (
-        0.3  # share of the training at the end in which the learning rate falls linearly to 0
-    )
+    cooldown: float = 0.3  # share of the training, its end, in which the rate falls linearly to 0
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradient
     accumulate: int = 1  # batches a step
     precision: str = "auto"  # auto (bf16 where the chip has matrix units for it) | bf16 | float32
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
-    ctc: float = 0.3  # share of CTC in the loss
+    masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes several times as long to start
+    ctc: float = 0.5  # share of CTC in the loss
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
     guide: float = 1.0  # guided-attention penalty at the start
@@ -52,6 +52,14 @@ class TrainingOptions:
         for name in ("accumulate", "validate_every", "log_every", "average"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} {getattr(self, name)}: must be at least 1")
+        for name, value in vars(self).items():
+            if name != "precision" and not 0 <= value < float("inf"):
+                raise ConfigError(f"training.{name} {value}: must be 0 or more")
+
+    @property
+    def has_end(self) -> bool:
+        """Whether anything is set that ends the training."""
+        return max(self.max_steps, self.epochs, self.hours, self.patience) > 0
 
 
 @dataclass
@@ -71,19 +79,34 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
 
 
-def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> None:
-    """Fix, once it is due, the step at which the learning rate begins to fall and the one at which training ends."""
-    limits = [options.max_steps, round(options.epochs * steps_per_epoch)]
-    limits = [limit for limit in limits if limit > 0]
-    budget = options.hours * 3600
+def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
+    """Fix, once it is due, where the learning rate begins to fall and where training ends; True if that is now."""
     if progress.cooldown_step >= 0:
-        return
-    if limits and progress.step >= min(limits) - round(options.cooldown * min(limits)):
-        progress.cooldown_step, progress.end_step = progress.step, min(limits)
+        return False
+    last = _last_step(options, steps_per_epoch)
+    budget = options.hours * 3600
+    if progress.step >= last - round(options.cooldown * last):
+        progress.cooldown_step, progress.end_step = progress.step, last
     elif budget > 0 and progress.elapsed >= (1 - options.cooldown) * budget:
         seconds_per_step = progress.elapsed / max(1, progress.step)
         left = max(1, round((budget - progress.elapsed) / seconds_per_step))
         progress.cooldown_step, progress.end_step = progress.step, progress.step + left
+    return progress.cooldown_step >= 0
+
+
+def is_longer(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
+    """Whether the options now ask for more, by at least a tenth, than a finished training has had."""
+    last = _last_step(options, steps_per_epoch)
+    longer = options.hours == 0 or options.hours * 3600 > 1.1 * progress.elapsed
+    return longer and last > 1.1 * progress.end_step and options.has_end
+
+
+def _last_step(options: TrainingOptions, steps_per_epoch: int) -> int:
+    """The end that max_steps and epochs set; without either, a step that is never reached."""
+    limits = [options.max_steps] if options.max_steps else []
+    if options.epochs:
+        limits.append(max(1, round(options.epochs * steps_per_epoch)))
+    return min(limits, default=NEVER)
 
 
 def learning_rate(progress: Progress, options: TrainingOptions) -> float:
