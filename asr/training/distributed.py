@@ -3,13 +3,18 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from asr.errors import ConfigError
+
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=12)  # others wait for the first one's features and validations
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Place:
     device: torch.device
 
     def share(self, batch: Sequence[T]) -> list[T]:
-        """This process's part of a batch."""
+        """The part of a batch that is this process's; empty where there are fewer utterances than processes."""
         return list(batch[self.rank :: self.world])
 
     def agree(self, *values: float) -> list[float]:
@@ -34,16 +39,20 @@ class Place:
 
 
 def start(device: str) -> Place:
-    """Join the group that torchrun describes, if it does."""
+    """Join the group that torchrun describes, if it does. Raises ConfigError where there is no such device."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    place = torch.device(
-        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
-    )
+    local = os.environ.get("LOCAL_RANK", "0")
+    try:
+        place = torch.device(f"cuda:{local}" if device == "cuda" else device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is not known; use cpu, cuda or cuda:0") from error
     if place.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
         torch.cuda.set_device(place)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     return Place(rank, world, place)
 
 
@@ -53,24 +62,33 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
+def wait() -> None:
+    """Go on only when all processes have come here."""
     if dist.is_initialized():
-        value = value.clone()
-        dist.all_reduce(value)
-    return value
+        dist.barrier()
+
+
+def total(*values: float) -> list[float]:
+    """The sum of each value over all processes, in one exchange."""
+    if not dist.is_initialized():
+        return list(values)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return [float(v) for v in sums]
 
 
 def add_gradients(model: nn.Module) -> None:
-    """Replace every gradient by its sum over all processes, in one exchange."""
+    """Replace every gradient by its sum over all processes, in one exchange; none counts as zero."""
     if not dist.is_initialized():
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
-    flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-    )
+    flat = torch.cat([_gradient(p).flatten() for p in parameters])
     dist.all_reduce(flat)
-    for parameter, gradient in zip(
-        parameters, flat.split([p.numel() for p in parameters]), strict=True
-    ):
+    sizes = [p.numel() for p in parameters]
+    for parameter, gradient in zip(parameters, flat.split(sizes), strict=True):
         parameter.grad = gradient.view_as(parameter)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -123,9 +123,9 @@ def _loop(
 def _groups(
     run: Run, training: TrainingOptions, data: DataOptions
 ) -> Iterator[tuple[list[Batch], int]]:
-    """This process's batches of every coming step, and the number of steps in an epoch, from where progress stands.
+    """The batches of every coming step, this process's share of each, and the number of steps in an epoch.
 
-    There may be none, where a batch has fewer utterances than there are processes.
+    Begins where progress stands. A group may be empty: a batch may have fewer utterances than there are processes.
     """
     progress = run.progress
     while True:

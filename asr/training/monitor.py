@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from asr.files import atomic_write
+from asr.training import distributed
 from asr.training.schedule import Progress
+
+METRICS = "metrics.jsonl"
+SUMS = ("attention", "ctc", "guide", "targets", "gradient_norm", "steps", "audio_seconds")
 
 
 class Monitor:
@@ -20,10 +25,20 @@ class Monitor:
         self.started = time.perf_counter()
         self.board: Any = None
         if output is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
             output.mkdir(parents=True, exist_ok=True)
-            self.board = SummaryWriter(str(output / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def begin(self, step: int) -> None:
+        """Open the records at a step; rows of a run that went further and lost that work are dropped."""
+        if self.output is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.board = SummaryWriter(str(self.output / "tensorboard"), purge_step=step + 1)
+        metrics = self.output / METRICS
+        if metrics.exists():
+            rows = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            with atomic_write(metrics) as file:
+                file.writelines(row for row in rows if _step(row) <= step)
 
     def say(self, line: str) -> None:
         """One line on stderr."""
@@ -46,14 +61,14 @@ class Monitor:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def log(self, progress: Progress, learning_rate: float) -> None:
-        """Show and keep the means since the last call, per target token, and the speed."""
+        """Show and keep the means since the last call, per target token over all processes, and the speed."""
         seconds = time.perf_counter() - self.started
-        targets = max(1.0, self.sums.get("targets", 0))
-        row = {name: self.sums.get(name, 0.0) / targets for name in ("attention", "ctc", "guide")}
-        row["gradient_norm"] = self.sums.get("gradient_norm", 0.0) / max(
-            1.0, self.sums.get("steps", 0)
-        )
-        row["times_real_time"] = self.sums.get("audio_seconds", 0.0) / seconds
+        totals = distributed.total(*(self.sums.get(name, 0.0) for name in SUMS))
+        sums = dict(zip(SUMS, totals, strict=True))
+        targets = max(1.0, sums["targets"])
+        row = {name: sums[name] / targets for name in ("attention", "ctc", "guide")}
+        row["gradient_norm"] = sums["gradient_norm"] / max(1.0, sums["steps"])
+        row["times_real_time"] = sums["audio_seconds"] / seconds
         row["data_wait"] = self.sums.get("waited", 0.0) / seconds
         row["learning_rate"] = learning_rate
         self.write("train", progress, row)
@@ -70,7 +85,7 @@ class Monitor:
         """Append a row to metrics.jsonl and to TensorBoard."""
         if self.output is None:
             return
-        with open(self.output / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with open(self.output / METRICS, "a", encoding="utf-8") as file:
             base = {"kind": kind, "step": progress.step, "hours": round(progress.elapsed / 3600, 4)}
             file.write(json.dumps(base | row) + "\n")
         for name, value in row.items():
@@ -87,3 +102,11 @@ class Monitor:
         """Write out what is buffered."""
         if self.board is not None:
             self.board.close()
+
+
+def _step(row: str) -> float:
+    """The step of a row of metrics.jsonl; infinite for one that was cut short when its process was killed."""
+    try:
+        return float(json.loads(row)["step"])
+    except json.JSONDecodeError:
+        return float("inf")

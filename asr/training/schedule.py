@@ -25,7 +25,7 @@ class TrainingOptions:
     accumulate: int = 1  # batches a step
     precision: str = "auto"  # auto (bf16 where the chip has matrix units for it) | bf16 | float32
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
-    masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes several times as long to start
+    masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes far longer to start
     ctc: float = 0.5  # share of CTC in the loss
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets

@@ -40,10 +40,21 @@ def load(path: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progre
         optimizer.load_state_dict(content["optimizer"])
         return Progress(**content["progress"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        lines = str(error).splitlines()
+        reason = lines[1].strip() if len(lines) > 1 else lines[0]  # the first says only "error(s)"
         raise CheckpointError(
-            f"{path}: cannot resume from it: {reason}; use another output folder or --no-resume"
+            f"{path}: not the state of this network ({reason}); use another output folder or --no-resume"
         ) from error
+
+
+def forget_after(output: Path, step: int) -> None:
+    """Remove what an earlier run left in `output` that is not in the past of one at `step`; all, if that is 0."""
+    for path in checkpoints(output):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
+    if step == 0:
+        for name in (LAST, PLATEAU, BEST):
+            (output / name).unlink(missing_ok=True)
 
 
 def initialise(model: Seq2Seq, path: str | Path) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 
 from asr import audio, manifest
 from asr.checkpoint import Trained
+from asr.errors import AsrError, TrainingError
 from asr.evaluate import evaluate
 from asr.manifest import Utterance
 from asr.recognizer import Recognizer
@@ -16,24 +17,30 @@ from asr.report import attention_plot
 class Validation:
     """Dev utterances, at most `limit` (0 is all) spread evenly over the manifests."""
 
-    def __init__(self, manifests: Sequence[str], limit: int) -> None:
-        """Read the manifests; raises ManifestError where one cannot be read."""
+    def __init__(self, manifests: Sequence[str], limit: int, device: torch.device) -> None:
+        """Read the manifests; raises AsrError where one cannot be read, or none of the recordings."""
+        self.device = str(device)
         everything = [utterance for path in manifests for utterance in manifest.read(path)]
         self.utterances: list[Utterance] = spread(everything, limit)
+        if manifests and not everything:
+            raise TrainingError(f"data.dev: no utterance in {', '.join(manifests)}")
+        _check_readable(self.utterances)
 
     def measure(self, trained: Trained) -> dict[str, float]:
         """Greedy WER, CER and how diagonal the attention is; empty without dev utterances."""
         if not self.utterances:
             return {}
-        result = evaluate(Recognizer(trained, device=_device(trained)), self.utterances)
+        result = evaluate(Recognizer(trained, device=self.device), self.utterances)
         return {"wer": result.wer, "cer": result.cer, "diagonality": result.diagonality}
 
     def picture(self, trained: Trained, path: Path) -> None:
         """Draw the attention on the first dev utterance that has any, as a PNG."""
-        recognizer = Recognizer(trained, device=_device(trained))
+        recognizer = Recognizer(trained, device=self.device)
         for utterance in self.utterances[:10]:
-            transcript = recognizer.transcribe(utterance.audio)
-            if transcript.attention is not None and len(transcript.attention.tokens) > 1:
+            transcript = recognizer.transcribe_batch([utterance.audio])[0]
+            if isinstance(transcript, AsrError) or transcript.attention is None:
+                continue
+            if len(transcript.attention.tokens) > 1:
                 waveform = audio.read(utterance.audio, sample_rate=trained.features.sample_rate)
                 attention_plot(
                     torch.from_numpy(waveform),
@@ -45,12 +52,23 @@ class Validation:
                 return
 
 
+def _check_readable(utterances: Sequence[Utterance]) -> None:
+    """Find out before the training, not at its first validation, that no recording is there."""
+    problem: AsrError | None = None
+    for utterance in utterances:
+        try:
+            audio.info(utterance.audio)
+            return
+        except AsrError as error:
+            problem = problem or error
+    if problem is not None:
+        raise TrainingError(
+            f"data.dev: no recording can be read; the first: {problem}"
+        ) from problem
+
+
 def spread(utterances: Sequence[Utterance], limit: int) -> list[Utterance]:
     """`limit` utterances at equal distances, all of them if 0 or if there are no more."""
     if limit <= 0 or limit >= len(utterances):
         return list(utterances)
     return [utterances[i * len(utterances) // limit] for i in range(limit)]
-
-
-def _device(trained: Trained) -> str:
-    return str(next(trained.model.parameters()).device)

@@ -1,0 +1,148 @@
+"""Options in, a training that is ready to go on out: network, optimizer, data, and the progress made before."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from asr import checkpoint, manifest
+from asr.augment import AugmentOptions
+from asr.batching import DataOptions, TrainingSet, epoch_batches, load_training_set
+from asr.checkpoint import Trained
+from asr.errors import TrainingError
+from asr.features import FeatureOptions
+from asr.model import ModelOptions, Seq2Seq
+from asr.tokenizer import Tokenizer
+from asr.training import distributed, state
+from asr.training.monitor import Monitor
+from asr.training.schedule import Progress, TrainingOptions, is_finished, is_longer
+from asr.training.validation import Validation
+
+
+@dataclass
+class Run:
+    """One process's training: what it learns from, what it changes, and where it writes."""
+
+    trained: Trained
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    data: TrainingSet
+    validation: Validation
+    monitor: Monitor
+    output: Path
+    place: distributed.Place
+
+    @property
+    def model(self) -> Seq2Seq:
+        """The network that learns."""
+        return self.trained.model
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files and lines."""
+        return self.place.rank == 0
+
+    def save(self, name: str) -> None:
+        """Write the whole state to a file of the output folder, from one process only."""
+        if self.writes:
+            state.save(self.output / name, self.model, self.optimizer, self.progress)
+
+    def batches(self, training: TrainingOptions, data: DataOptions) -> list[list[tuple[int, int]]]:
+        """The batches of the epoch that progress stands in, over all processes."""
+        epoch = self.progress.epoch
+        return epoch_batches(
+            [example.frames for example in self.data.examples],
+            batch_frames=round(data.batch_seconds / self.data.hop_seconds),
+            seed=training.seed,
+            epoch=epoch,
+            short_first=epoch < training.short_first_epochs,
+        )
+
+
+def prepare(
+    trained: Trained,
+    output: Path,
+    place: distributed.Place,
+    monitor: Monitor,
+    *,
+    data: DataOptions,
+    training: TrainingOptions,
+    augmentation: AugmentOptions,
+) -> Run:
+    """Read everything that training needs, with no progress yet."""
+    if not training.has_end:
+        options = ("hours", "epochs", "max_steps", "patience")
+        names = ", ".join(f"training.{name}" for name in options)
+        raise TrainingError(f"this training would never end: set one of {names}")
+    validation = Validation(data.dev, training.validate_utterances, place.device)
+    if place.rank > 0:
+        distributed.wait()  # the first process computes the features, the others then find them
+    examples = _load_data(data, trained, augmentation, monitor)
+    if place.rank == 0:
+        distributed.wait()
+    optimizer = torch.optim.AdamW(trained.model.parameters(), lr=0.0)
+    return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place)
+
+
+def new_model(
+    model: ModelOptions, features: FeatureOptions, seed: int, device: torch.device
+) -> Trained:
+    """A network with the random weights of `seed`."""
+    tokenizer = Tokenizer()
+    torch.manual_seed(seed)
+    network = checkpoint.build(model, tokenizer, features).to(device)
+    return Trained(network, tokenizer, features, {})
+
+
+def restore(
+    run: Run,
+    training: TrainingOptions,
+    data: DataOptions,
+    *,
+    resume: bool,
+    initial: str | Path | None,
+) -> None:
+    """Go on from the saved state, or begin with the random or the given weights."""
+    last, plateau = run.output / state.LAST, run.output / state.PLATEAU
+    if resume and last.exists():
+        run.progress = state.load(last, run.model, run.optimizer)
+        longer = is_longer(run.progress, training, len(run.batches(training, data)))
+        if is_finished(run.progress, training) and longer and plateau.exists():
+            before = state.load(plateau, run.model, run.optimizer)
+            run.progress = replace(before, cooldown_step=-1, end_step=-1)
+        progress = run.progress
+        run.monitor.say(f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h")
+    elif initial is not None:
+        missing = state.initialise(run.model, initial)
+        new = f"; new: {', '.join(missing)}" if missing else ""
+        run.monitor.say(f"weights from {initial}{new}")
+    for parameters in run.optimizer.param_groups:
+        parameters["weight_decay"] = training.weight_decay
+    if run.writes:
+        state.forget_after(run.output, run.progress.step)
+    run.monitor.begin(run.progress.step)
+
+
+def _load_data(
+    data: DataOptions, trained: Trained, augmentation: AugmentOptions, monitor: Monitor
+) -> TrainingSet:
+    if not data.train:
+        raise TrainingError("data.train: name at least one manifest to train on")
+    manifests = [(path, manifest.read(path)) for path in data.train]
+    for path, utterances in manifests:
+        if not utterances:
+            raise TrainingError(f"{path}: the manifest has no utterances")
+    with monitor.bar("features") as on_progress:
+        examples = load_training_set(
+            manifests,
+            trained.tokenizer,
+            features=trained.features,
+            augmentation=augmentation,
+            options=data,
+            on_progress=on_progress,
+        )
+    for line in examples.skipped:
+        monitor.say(f"left out: {line}")
+    left_out = len(examples.skipped)
+    monitor.say(f"{len(examples)} utterances, {examples.hours:.2f} h, {left_out} left out")
+    return examples
