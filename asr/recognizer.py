@@ -46,13 +46,7 @@ def load(
         if threads < 1:
             raise ConfigError(f"threads is {threads}; it must be 1 or more")
         torch.set_num_threads(threads)
-    options = DecodingOptions()
-    if beam_size is not None:
-        if beam_size < 1:
-            raise ConfigError(
-                f"beam size is {beam_size}; it must be 1 or more (1 is greedy search)"
-            )
-        options = replace(options, beam_size=beam_size)
+    options = DecodingOptions() if beam_size is None else DecodingOptions(beam_size=beam_size)
     place = _checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
     return Recognizer(checkpoint.load(path, device=place), options=options, device=place)
