@@ -148,9 +148,7 @@ def _step(
     """One update from a group of batches; False if the gradient was not finite and the step was skipped."""
     progress = run.progress
     seed = (training.seed * 1_000_003 + progress.step) * 1009 + run.place.rank
-    torch.manual_seed(
-        seed
-    )  # dropout and masks are a function of the step: a resumed run repeats them
+    torch.manual_seed(seed)  # dropout and masks follow from the step: a resumed run repeats them
     generator = torch.Generator().manual_seed(seed)
     targets, seconds = distributed.total(
         sum(int((batch.token_lengths + 1).sum()) for batch in group),
@@ -248,7 +246,7 @@ def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
         candidates["best"] = checkpoint.load(output / state.BEST)
     rows = {name: run.validation.measure(trained) for name, trained in candidates.items()}
     chosen = min(rows, key=lambda name: rows[name].get("wer", 0.0))
-    for name, row in rows.items():
+    for name, row in rows.items() if data.dev else ():
         run.monitor.say(f"{name}  dev  {_in_words(row)}")
     info = state.describe(progress, run.data.hours, data.train)
     info |= {"chosen": chosen, "dev": rows[chosen]}

@@ -1,9 +1,11 @@
 """A model in, its dev WER out, measured by the same function and search as `asr evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from asr import audio, manifest
 from asr.checkpoint import Trained
@@ -17,7 +19,9 @@ from asr.report import attention_plot
 class Validation:
     """Dev utterances, at most `limit` (0 is all) spread evenly over the manifests."""
 
-    def __init__(self, manifests: Sequence[str], limit: int, device: torch.device) -> None:
+    def __init__(
+        self, manifests: Sequence[str], limit: int, device: torch.device | str = "cpu"
+    ) -> None:
         """Read the manifests; raises AsrError where one cannot be read, or none of the recordings."""
         self.device = str(device)
         everything = [utterance for path in manifests for utterance in manifest.read(path)]
@@ -30,14 +34,16 @@ class Validation:
         """Greedy WER, CER and how diagonal the attention is; empty without dev utterances."""
         if not self.utterances:
             return {}
-        result = evaluate(Recognizer(trained, device=self.device), self.utterances)
+        with _mode_kept(trained.model):
+            result = evaluate(Recognizer(trained, device=self.device), self.utterances)
         return {"wer": result.wer, "cer": result.cer, "diagonality": result.diagonality}
 
     def picture(self, trained: Trained, path: Path) -> None:
         """Draw the attention on the first dev utterance that has any, as a PNG."""
-        recognizer = Recognizer(trained, device=self.device)
         for utterance in self.utterances[:10]:
-            transcript = recognizer.transcribe_batch([utterance.audio])[0]
+            with _mode_kept(trained.model):
+                recognizer = Recognizer(trained, device=self.device)
+                transcript = recognizer.transcribe_batch([utterance.audio])[0]
             if isinstance(transcript, AsrError) or transcript.attention is None:
                 continue
             if len(transcript.attention.tokens) > 1:
@@ -50,6 +56,16 @@ class Validation:
                     title=transcript.text,
                 )
                 return
+
+
+@contextmanager
+def _mode_kept(model: nn.Module) -> Iterator[None]:
+    """A recognizer puts its model into evaluation mode; after the block it is in the mode it was in."""
+    mode = model.training
+    try:
+        yield
+    finally:
+        model.train(mode)
 
 
 def _check_readable(utterances: Sequence[Utterance]) -> None:

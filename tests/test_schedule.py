@@ -1,0 +1,164 @@
+"""The plan of a training as functions of the step: learning rate, loss weights, and where it ends."""
+
+from dataclasses import replace
+
+import pytest
+
+from asr.errors import ConfigError
+from asr.training.schedule import (
+    Progress,
+    TrainingOptions,
+    is_finished,
+    is_longer,
+    learning_rate,
+    loss_weights,
+    plan_end,
+)
+
+
+def _rates(
+    options: TrainingOptions, steps_per_epoch: int = 10, seconds: float = 1.0
+) -> list[float]:
+    """The learning rate of every step of a whole training whose steps take `seconds`."""
+    progress, rates = Progress(), []
+    for _ in range(1000):
+        plan_end(progress, options, steps_per_epoch)
+        if is_finished(progress, options):
+            return rates
+        rates.append(learning_rate(progress, options))
+        progress.step += 1
+        progress.elapsed += seconds
+    raise AssertionError("it does not end")
+
+
+def test_rate_warms_up_stays_and_falls_linearly_to_zero() -> None:
+    options = TrainingOptions(max_steps=20, warmup_steps=4, cooldown=0.5, learning_rate=1.0)
+    rates = _rates(options)
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:11] == pytest.approx([1.0] * 7)
+    assert rates[10:] == pytest.approx([(10 - i) / 10 for i in range(10)])  # the next would be 0
+
+
+def test_without_cooldown_the_rate_stays() -> None:
+    assert _rates(TrainingOptions(max_steps=5, warmup_steps=0, cooldown=0.0)) == [1e-3] * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (TrainingOptions(max_steps=7), 7),
+        (TrainingOptions(epochs=2), 20),
+        (TrainingOptions(epochs=0.5), 5),
+        (TrainingOptions(epochs=0.01), 1),
+        (TrainingOptions(epochs=2, max_steps=7), 7),
+        (TrainingOptions(epochs=1, max_steps=70), 10),
+        (TrainingOptions(hours=30 / 3600), 30),
+        (TrainingOptions(hours=30 / 3600, max_steps=12), 12),
+        (TrainingOptions(hours=30 / 3600, max_steps=120), 30),
+    ],
+)
+def test_training_ends_at_the_first_limit_that_is_set(options: TrainingOptions, steps: int) -> None:
+    assert len(_rates(options)) == steps
+
+
+def test_hours_end_with_a_whole_cooldown_at_any_speed() -> None:
+    options = TrainingOptions(hours=100 / 3600, warmup_steps=0, cooldown=0.2, learning_rate=1.0)
+    for seconds in (0.5, 2.0):
+        rates = _rates(options, seconds=seconds)
+        assert len(rates) == pytest.approx(100 / seconds)
+        assert rates[-1] == pytest.approx(1 / (0.2 * len(rates)))
+
+
+def test_a_cooldown_that_grew_too_slow_is_cut_off() -> None:
+    options = TrainingOptions(hours=100 / 3600, cooldown=0.5)
+    progress = Progress(step=50, elapsed=50.0)
+    assert plan_end(progress, options, 10)
+    assert not is_finished(progress, options)
+    assert is_finished(replace(progress, step=60, elapsed=111.0), options)
+
+
+def test_the_end_is_planned_once() -> None:
+    options, progress = TrainingOptions(max_steps=10, cooldown=0.5), Progress(step=5)
+    assert plan_end(progress, options, 10)
+    assert (progress.cooldown_step, progress.end_step) == (5, 10)
+    assert not plan_end(progress, options, 10)
+    assert not plan_end(progress, replace(options, max_steps=100), 10)
+    assert (progress.cooldown_step, progress.end_step) == (5, 10)
+
+
+def test_patience_ends_after_that_many_validations_without_a_better_one() -> None:
+    options = TrainingOptions(patience=3)
+    assert [is_finished(Progress(worse=worse), options) for worse in range(5)] == [
+        *(False, False, False),
+        *(True, True),
+    ]
+    assert not is_finished(Progress(worse=50), TrainingOptions(max_steps=9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "longer"),
+    [
+        ({"max_steps": 100}, False),
+        ({"max_steps": 105}, False),  # what an epoch's last batches may make of the same options
+        ({"max_steps": 200}, True),
+        ({"max_steps": 200, "hours": 1.0}, False),
+        ({"max_steps": 100, "hours": 2.0}, False),
+        ({"hours": 1.0}, False),
+        ({"hours": 2.0}, True),
+        ({"epochs": 10}, False),
+        ({"epochs": 20}, True),
+        ({"patience": 2}, True),
+        ({}, False),
+    ],
+)
+def test_a_finished_training_is_longer_only_if_all_limits_moved(
+    changes: dict[str, float], longer: bool
+) -> None:
+    finished = Progress(step=100, elapsed=3600.0, cooldown_step=70, end_step=100)
+    assert is_longer(finished, TrainingOptions(**changes), 10) == longer
+
+
+def test_smoothing_sampling_and_guide_begin_and_end_where_they_say() -> None:
+    options = TrainingOptions(
+        label_smoothing=0.1,
+        label_smoothing_from=10,
+        sampling=0.2,
+        sampling_from=20,
+        guide=2.0,
+        guide_steps=40,
+    )
+    weights = {step: loss_weights(step, options) for step in (0, 9, 10, 19, 20, 30, 40, 41)}
+    smoothing = {step: w.label_smoothing for step, w in weights.items()}
+    sampling = {step: w.sampling for step, w in weights.items()}
+    assert {step for step, value in smoothing.items() if value == 0.1} == {10, 19, 20, 30, 40, 41}
+    assert {step for step, value in sampling.items() if value == 0.2} == {20, 30, 40, 41}
+    assert {smoothing[9], sampling[19]} == {0.0}
+    assert [weights[step].guide for step in (0, 10, 20, 30, 40, 41)] == [2, 1.5, 1, 0.5, 0, 0]
+
+
+def test_no_guide_steps_is_no_guide() -> None:
+    assert loss_weights(0, TrainingOptions(guide_steps=0)).guide == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("precision", "fp16"),
+        ("ctc", 1.5),
+        ("cooldown", -0.1),
+        ("accumulate", 0),
+        ("log_every", 0),
+        ("learning_rate", -1.0),
+        ("hours", float("nan")),
+        ("max_steps", -1),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^training\.{name} .*{value}"):
+        TrainingOptions(**{name: value})
+
+
+def test_an_end_is_any_of_four_options() -> None:
+    assert not TrainingOptions().has_end
+    for name in ("hours", "epochs", "max_steps", "patience"):
+        assert TrainingOptions(**{name: 1}).has_end

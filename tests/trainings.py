@@ -1,0 +1,99 @@
+"""Trainings small enough for tests: a few toy utterances, a network of a few units, one step in milliseconds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+
+from asr import checkpoint, manifest, options, training
+from asr.config import Config
+from asr.manifest import Utterance
+from recipes.toy.make_toy import make_corpus
+
+QUIET = {"freq_masks": 0, "time_masks": 0, "speeds": [1.0]}
+TINY: dict[str, dict[str, Any]] = {
+    "features": {"n_mels": 20},
+    "augment": QUIET,
+    "model": {
+        "encoder": {"width": 8, "channels": 4, "bottom_layers": 1, "pyramid_levels": 0}
+        | {"flat_layers": 0, "dropout": 0.0},
+        "decoder": {"width": 16, "embedding": 8, "dropout": 0.0, "attention": {"width": 8}},
+    },
+    "training": {"max_steps": 6, "precision": "float32", "warmup_steps": 2, "log_every": 1},
+}
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "augment": {"freq_masks": 2, "freq_mask_bins": 5, "time_masks": 2, "time_mask_fraction": 0.2}
+    | {"speeds": [1.0, 0.9]},
+    "model": {"encoder": {"dropout": 0.2}, "decoder": {"dropout": 0.2}},
+    "training": {"accumulate": 2, "masks_from": 0, "sampling": 0.5, "sampling_from": 2}
+    | {"label_smoothing_from": 3, "guide_steps": 8},
+}
+
+
+def make_manifest(folder: Path, utterances: int = 6, seed: int = 0) -> Path:
+    """A manifest of toy speech in `folder`."""
+    entries = []
+    for audio in make_corpus(folder, utterances=utterances, seed=seed):
+        text = audio.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        duration = soundfile.info(audio).duration
+        entries.append(Utterance(f"{folder.name}-{audio.stem}", audio, duration, text))
+    path = folder / "manifest.jsonl"
+    manifest.write(path, entries)
+    return path
+
+
+def config(train: Path, *changes: dict[str, dict[str, Any]], dev: bool = False) -> Config:
+    """A tiny training on a manifest, its features cached beside it; `changes` are tables over TINY, the last wins."""
+    data = {"train": [str(train)], "dev": [str(train)] if dev else []}
+    data |= {"cache": str(train.parent / "cache"), "batch_seconds": 2.5, "workers": 1}
+    tables: dict[str, Any] = {"data": data}
+    for change in (TINY, *changes):
+        tables = _merged(tables, change)
+    return options.from_dict(Config, tables)
+
+
+def run(output: Path, recipe: Config, **arguments: Any) -> Path:
+    """Train by a recipe; returns `output`."""
+    training.train(
+        output,
+        model=recipe.model,
+        data=recipe.data,
+        training=recipe.training,
+        features=recipe.features,
+        augmentation=recipe.augment,
+        **arguments,
+    )
+    return output
+
+
+def rows(output: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """What metrics.jsonl holds of a kind."""
+    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def losses(output: Path) -> list[tuple[int, float, float]]:
+    """Step, attention loss and CTC loss of every logged step."""
+    return [(row["step"], row["attention"], row["ctc"]) for row in rows(output)]
+
+
+def state(output: Path, name: str = "last.pt") -> dict[str, Any]:
+    """What a saved state holds."""
+    return checkpoint.read(output / name)
+
+
+def same_weights(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two saved states hold exactly the same weights."""
+    pairs = zip(a["weights"].items(), b["weights"].items(), strict=True)
+    return all(m == n and torch.equal(v, w) for (m, v), (n, w) in pairs)
+
+
+def _merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(a)
+    for key, value in b.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merged(old, value) if both else value
+    return merged
