@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from asr._torchaudio import load_torchaudio
+from asr.errors import ConfigError
+from asr.options import check_range
 
 LOG_FLOOR = 1e-8  # power below which a mel band counts as silent: log-mel never goes under log(1e-8) = -18.4
 STD_FLOOR = 1e-3
@@ -22,6 +24,18 @@ class FeatureOptions:
     low_hz: float = 20.0
     high_hz: float = 8_000.0
     normalise: bool = True  # zero mean and unit variance per band over the utterance
+
+    def __post_init__(self) -> None:
+        check_range(self, "features", ("sample_rate", "n_mels"), 1)
+        if self.hop_samples < 1 or self.window_samples < 2:
+            raise ConfigError(
+                f"features.hop_ms {self.hop_ms}, window_ms {self.window_ms}: too short for {self.sample_rate} Hz"
+            )
+        if not 0 <= self.low_hz < self.high_hz <= self.sample_rate / 2:
+            raise ConfigError(
+                f"features.low_hz {self.low_hz}, high_hz {self.high_hz}: low_hz must be below high_hz, "
+                f"and that at most half the sample rate, {self.sample_rate / 2:g}"
+            )
 
     @property
     def hop_samples(self) -> int:

@@ -1,8 +1,10 @@
 """Frozen option dataclasses from plain dicts and back: unknown keys and wrong types are refused by name."""
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from asr.errors import ConfigError
@@ -24,6 +26,17 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
             raise ConfigError(f"unknown option {name}; allowed are {', '.join(sorted(fields))}")
         arguments[key] = _convert(hints[key], value, name)
     return kind(**arguments)
+
+
+def check_range(
+    options: Any, section: str, names: Iterable[str], low: float, high: float = math.inf
+) -> None:
+    """Raise ConfigError naming the first of the options `names` that is not from `low` to `high`."""
+    for name in names:
+        value = getattr(options, name)
+        if not low <= value <= high:
+            allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ConfigError(f"{section}.{name} {value}: must be {allowed}")
 
 
 def to_dict(options: Any) -> dict[str, Any]:

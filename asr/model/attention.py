@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from asr.errors import ConfigError
 from asr.model.memory import Memory
+from asr.options import check_range
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class AttentionOptions:
             raise ConfigError(f"attention kind {self.kind!r}: allowed are {', '.join(ATTENTIONS)}")
         if self.location_kernel % 2 == 0:
             raise ConfigError(f"attention location_kernel {self.location_kernel}: must be odd")
-        if self.width % self.heads:
+        sizes = ("width", "heads", "location_channels", "location_kernel")
+        check_range(self, "model.decoder.attention", sizes, 1)
+        if self.kind == "multihead" and self.width % self.heads:
             raise ConfigError(
                 f"attention heads {self.heads}: must divide the attention width {self.width}"
             )
@@ -83,12 +86,12 @@ class Fixed(Attention):
     def forward(self, query: Tensor, memory: Memory, history: Tensor) -> tuple[Tensor, Tensor]:
         """The same context (B, L, D) for every query."""
         batch, steps, width = memory.values.shape
-        last = memory.lengths - 1
+        last = (memory.lengths - 1).clamp(min=0)
         ahead = memory.values[torch.arange(batch, device=last.device), last, : width // 2]
         back = memory.values[:, 0, width // 2 :]
         context = torch.cat([ahead, back], dim=-1)[:, None].expand(-1, query.shape[1], -1)
-        weights = nn.functional.one_hot(last, steps).to(context)[:, None]
-        return context, weights.expand(-1, query.shape[1], -1)
+        weights = nn.functional.one_hot(last, steps) * memory.mask
+        return context, weights.float()[:, None].expand(-1, query.shape[1], -1)
 
 
 class Dot(Attention):
@@ -174,5 +177,6 @@ ATTENTIONS: dict[str, type[Attention]] = {
 
 
 def masked_softmax(energies: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis in float32, exactly 0 where the mask is False."""
-    return energies.float().masked_fill(~mask, float("-inf")).softmax(-1)
+    """Softmax over the last axis in float32, exactly 0 where the mask is False, even if it is so everywhere."""
+    energies = energies.float()
+    return energies.masked_fill(~mask, torch.finfo(energies.dtype).min).softmax(-1) * mask

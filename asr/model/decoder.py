@@ -12,6 +12,7 @@ from asr.errors import ConfigError
 from asr.model.attention import ATTENTIONS, AttentionOptions
 from asr.model.encoder import CELLS
 from asr.model.memory import Memory
+from asr.options import check_range
 from asr.tokenizer import Tokenizer
 
 
@@ -30,8 +31,8 @@ class DecoderOptions:
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise ConfigError(f"decoder cell {self.cell!r}: allowed are {', '.join(CELLS)}")
-        if self.layers < 1:
-            raise ConfigError(f"decoder layers {self.layers}: needs at least 1")
+        check_range(self, "model.decoder", ("width", "layers", "embedding"), 1)
+        check_range(self, "model.decoder", ("dropout",), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ class Decoder(nn.Module):
 
     def initial_state(self, memory: Memory) -> State:
         """The state before the first token: zeros, and attention on the first step of the memory."""
-        batch, steps, width = memory.values.shape
         values = memory.values
+        batch, steps, width = values.shape
         count = self.options.layers * (2 if self.options.cell == "lstm" else 1)
         hidden = tuple(values.new_zeros(batch, self.options.width) for _ in range(count))
-        attention = values.new_zeros(batch, steps)
+        attention = values.new_zeros(batch, steps, dtype=torch.float32)
         attention[:, :1] = 1
         return State(hidden, values.new_zeros(batch, width), attention, torch.zeros_like(attention))
 

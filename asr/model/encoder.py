@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from asr.errors import ConfigError
 from asr.model.memory import length_mask
+from asr.options import check_range
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "lstm": nn.LSTM,
@@ -42,6 +43,9 @@ class EncoderOptions:
             raise ConfigError(f"encoder cell {self.cell!r}: allowed are {', '.join(CELLS)}")
         if self.subsampling not in (1, 2, 4):
             raise ConfigError(f"encoder subsampling {self.subsampling}: allowed are 1, 2, 4")
+        check_range(self, "model.encoder", ("width", "channels"), 1)
+        check_range(self, "model.encoder", ("bottom_layers", "pyramid_levels", "flat_layers"), 0)
+        check_range(self, "model.encoder", ("dropout",), 0, 1)
         if self.bottom_layers + self.pyramid_levels + self.flat_layers < 1:
             raise ConfigError("encoder: needs at least one layer")
 
@@ -74,7 +78,8 @@ class Encoder(nn.Module):
 class Subsampling(nn.Module):
     """Strided 3x3 convolutions over time and mel (each halves both), then a projection to the layers' width.
 
-    The input is zeroed past the lengths before each convolution, so a padded batch sees what an utterance alone sees.
+    The input is zeroed past the lengths before each convolution, so a padded batch sees what an utterance alone sees;
+    whatever stood there, NaN included, goes no further.
     """
 
     def __init__(self, n_mels: int, options: EncoderOptions) -> None:
@@ -89,7 +94,8 @@ class Subsampling(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, M) and (B,) to (B, T', width) and (B,), T' = T / subsampling rounded up."""
-        maps = features[:, None]
+        mask = length_mask(lengths, features.shape[1])
+        maps = features.masked_fill(~mask[:, :, None], 0)[:, None]
         for convolution in self.convolutions:
             maps = maps * length_mask(lengths, maps.shape[2])[:, None, :, None]
             maps = torch.relu(convolution(maps))

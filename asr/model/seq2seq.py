@@ -150,7 +150,7 @@ def guide_penalty(attention: Tensor, lengths: Tensor, memory: Memory, width: flo
     """Sum over rows of the attention (B, L, U) that lies away from the diagonal (Tachibana et al. 2018, eq. 8-9)."""
     rows, steps = attention.shape[1:]
     position = torch.arange(rows, device=lengths.device) / lengths[:, None]
-    time = torch.arange(steps, device=lengths.device) / memory.lengths[:, None]
+    time = torch.arange(steps, device=lengths.device) / memory.lengths.clamp(min=1)[:, None]
     penalty = 1 - torch.exp(-((position[:, :, None] - time[:, None]) ** 2) / (2 * width**2))
     return (attention * penalty * length_mask(lengths, rows)[:, :, None]).sum()
 
