@@ -14,10 +14,11 @@ help: ## this list
 env: $(STAMP) ## .venv with everything the project needs
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed; $(PYTHON) is {v}: make PYTHON=python3.11 env")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[av,dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed; $(PYTHON) is {v}: make PYTHON=python3.11 env")'
+	@echo "building .venv: a few minutes, and a download of several hundred megabytes" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[av,dev]'
+	@touch $@
 
 demo: env ## transcribe data/samples with the bundled model into out/demo
 	@test -n "$(SAMPLES)" || { echo "error: data/samples holds no audio" >&2; exit 2; }

@@ -118,11 +118,13 @@ def test_readme_tree_names_every_module() -> None:
 
 
 def test_links_in_documents_lead_somewhere() -> None:
-    broken = []
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"), *ROOT.glob("data/*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
-            if not (document.parent / target).exists():
-                broken.append(f"{document.relative_to(ROOT)}: {target}")
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"), *ROOT.glob("data/*.md")]
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    ]
     assert broken == []
 
 

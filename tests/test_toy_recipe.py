@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr import config, corpora, evaluate, manifest, recognizer
+from asr.training import train
 from recipes.toy import make_toy
+
+RECIPE = Path(make_toy.__file__).with_name("toy.toml")
 
 
 def _bytes(files: list[Path]) -> list[bytes]:
@@ -77,9 +81,34 @@ def test_command_line_writes_the_corpus(
 
 
 def test_make_manifest_fixture_agrees_with_its_audio(make_manifest: Callable[..., Path]) -> None:
-    from asr import manifest
-
     utterances = manifest.read(make_manifest(texts=("ab", "c", "d")))
     assert [utterance.text for utterance in utterances] == ["ab", "c", "d"]
     for utterance in utterances:
         assert soundfile.info(utterance.audio).duration == pytest.approx(utterance.duration)
+
+
+def test_the_recipe_learns_the_made_up_language(tmp_path: Path) -> None:
+    make_toy.make_corpus(tmp_path / "toy", utterances=150)
+    corpora.prepare("folder", tmp_path / "toy", tmp_path, holdout=20)
+    recipe = config.load(
+        RECIPE,
+        [
+            f"data.train=['{tmp_path}/toy-train.jsonl']",
+            f"data.dev=['{tmp_path}/toy-dev.jsonl']",
+            f"data.cache='{tmp_path}/cache'",
+            "training.max_steps=150",
+            "training.validate_every=150",
+        ],
+    )
+    model = train(
+        tmp_path / "run",
+        model=recipe.model,
+        data=recipe.data,
+        training=recipe.training,
+        features=recipe.features,
+        augmentation=recipe.augment,
+    )
+    dev = manifest.read(tmp_path / "toy-dev.jsonl")
+    result = evaluate.evaluate(recognizer.load(model), dev)
+    assert result.cer < 0.15
+    assert result.diagonality > 0.9
