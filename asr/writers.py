@@ -6,10 +6,11 @@ json alone. `output_paths` names the files.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from asr.errors import ConfigError
+from asr.errors import AsrError, ConfigError
+from asr.files import atomic_write
 from asr.transcript import Transcript
 
 
@@ -39,7 +40,10 @@ def vtt(transcript: Transcript) -> str:
 
 def json_(transcript: Transcript) -> str:
     """Return everything that is known but the attention, as one indented JSON object; times in seconds."""
-    return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
+    text = json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
+    return text.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # \udcff: a file name that is not UTF-8
 
 
 def tsv(transcript: Transcript) -> str:
@@ -83,6 +87,39 @@ def output_paths(inputs: Sequence[str | Path], folder: str | Path, ending: str) 
             return [Path(folder) / f"{name}.{ending}" for name in relative]
     parent = os.path.commonpath([path.parent for path in paths])
     return [Path(folder) / f"{path.relative_to(parent)}.{ending}" for path in paths]
+
+
+def save_each(
+    results: Iterable[tuple[int, Transcript | AsrError]],
+    paths: Sequence[Path],
+    write: Callable[[Transcript], str],
+) -> Iterator[tuple[int, Transcript | AsrError]]:
+    """Write each transcript to the path of its number, whole or not at all, and pass the results on.
+
+    A transcript that cannot be written is passed on as an error that names the path; the others are not affected.
+    """
+    for index, result in results:
+        saved: Transcript | AsrError = result
+        if isinstance(result, Transcript):
+            try:
+                with atomic_write(paths[index]) as file:
+                    file.write(write(result))
+            except OSError as error:
+                saved = AsrError(f"{paths[index]}: cannot be written: {error.strerror or error}")
+        yield index, saved
+
+
+def in_order(
+    results: Iterable[tuple[int, Transcript | AsrError]],
+) -> Iterator[tuple[int, Transcript | AsrError]]:
+    """Pass results on in the order of their numbers 0, 1, ..., each as soon as all before it are there."""
+    waiting: dict[int, Transcript | AsrError] = {}
+    following = 0
+    for index, result in results:
+        waiting[index] = result
+        while following in waiting:
+            yield following, waiting.pop(following)
+            following += 1
 
 
 def _spoken(transcript: Transcript) -> list[tuple[float, float, str]]:
