@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# LibriSpeech to a model and its scores: recipes/librispeech/run.sh mini|here|100h|960h [asr train options]
+#
+# ROOT (environment; default: data) holds the corpora: LibriSpeech/, and for `here` the others that here.toml names.
+# What is missing of LibriSpeech is downloaded (MIRROR: from another host). PROCESSES (default 1) trains with so many
+# under torchrun. Every stage leaves alone what is done: the same command again goes on where it was interrupted.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PATH="$PWD/.venv/bin:$PATH"
+config=${1:-}
+root=${ROOT:-data}
+manifests=data/manifests
+run="runs/$config"
+tests="dev-clean test-clean test-other"
+
+case "$config" in
+mini) subsets="train-clean-5 $tests" ;;
+here) subsets="train-clean-5 train-clean-100 $tests" ;;
+100h) subsets="train-clean-100 $tests" ;;
+960h) subsets="train-clean-100 train-clean-360 train-other-500 dev-other $tests" ;;
+*) echo "usage: recipes/librispeech/run.sh mini|here|100h|960h [asr train options]" >&2 && exit 2 ;;
+esac
+shift
+
+# Exit status 1 says that some utterances cannot be used; they are named, and the rest is good to train on.
+prepare() { asr prepare "$@" --output "$manifests" || [ $? -eq 1 ]; }
+
+for subset in $subsets; do # download and prepare
+    if [ ! -d "$root/LibriSpeech/$subset" ]; then
+        asr prepare librispeech "$root" --download --subset "$subset" ${MIRROR:+--mirror "$MIRROR"} \
+            --output "$manifests" || [ $? -eq 1 ]
+    elif [ ! -f "$manifests/$subset.jsonl" ]; then
+        prepare librispeech "$root/LibriSpeech"
+    fi
+done
+if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
+    prepare common_voice "$root/CommonVoice-en" --name commonvoice --holdout 0.05
+    prepare folder "$root/kathleen" --holdout 40
+    prepare ljspeech "$root/LJSpeech" --holdout 20
+    prepare vctk "$root/VCTK" --holdout 20
+    prepare kaldi_dir "$root/speechocean762"
+fi
+
+train=(-m asr train "recipes/librispeech/$config.toml" --output "$run")
+if [ "${PROCESSES:-1}" -gt 1 ]; then
+    torchrun --nproc-per-node "$PROCESSES" "${train[@]}" "$@"
+else
+    python "${train[@]}" "$@"
+fi
+
+for set in $tests; do # evaluate
+    echo "== $set"
+    asr evaluate "$run/model.pt" "$manifests/$set.jsonl" --output "$run/$set.tsv"
+done
