@@ -1,6 +1,10 @@
 """Trainings small enough for tests: a few toy utterances, a network of a few units, one step in milliseconds."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,10 @@ import torch
 from asr import checkpoint, manifest, options, training
 from asr.config import Config
 from asr.manifest import Utterance
+from asr.training import loop
 from recipes.toy.make_toy import make_corpus
+
+ROOT = Path(__file__).resolve().parents[1]
 
 QUIET = {"freq_masks": 0, "time_masks": 0, "speeds": [1.0]}
 TINY: dict[str, dict[str, Any]] = {
@@ -68,6 +75,25 @@ def run(output: Path, recipe: Config, **arguments: Any) -> Path:
     return output
 
 
+def start_process(
+    output: Path,
+    recipe: Config,
+    *,
+    step_seconds: float = 0.0,
+    environment: dict[str, str] | None = None,
+) -> "subprocess.Popen[str]":
+    """The same training in a process of its own, in which every step takes at least `step_seconds`."""
+    output.mkdir(parents=True, exist_ok=True)
+    recipe_file = output / "recipe.json"
+    recipe_file.write_text(json.dumps(options.to_dict(recipe)), encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, __file__, str(output), str(recipe_file), str(step_seconds)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (environment or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def rows(output: Path, kind: str = "train") -> list[dict[str, Any]]:
     """What metrics.jsonl holds of a kind."""
     lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -97,3 +123,20 @@ def _merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(old, dict) and isinstance(value, dict)
         merged[key] = _merged(old, value) if both else value
     return merged
+
+
+def _main(output: str, recipe_file: str, step_seconds: str) -> None:
+    torch.set_num_threads(1)
+    step = loop._step
+
+    def slow_step(*arguments: Any) -> bool:
+        time.sleep(float(step_seconds))
+        return step(*arguments)
+
+    loop._step = slow_step
+    recipe = json.loads(Path(recipe_file).read_text(encoding="utf-8"))
+    run(Path(output), options.from_dict(Config, recipe))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
