@@ -1,0 +1,286 @@
+"""The recognizer: files and waveforms to transcripts, alone and in batches, with what must be refused."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from recognizers import tiny_trained
+
+import asr
+from asr import audio, checkpoint
+from asr.decoding import DecodingOptions
+from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
+from asr.recognizer import MAX_SECONDS, Recognizer, load
+from asr.transcript import Transcript
+
+Make = Callable[..., Path]
+MakeWaveform = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer(tiny_trained())
+
+
+def test_a_recording_in_a_batch_has_the_transcript_that_it_has_alone(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    waveforms = [make_waveform(0.3 + 0.35 * n, pitch=110.0 + 40 * n) for n in range(4)]
+
+    alone = [recognizer.transcribe(waveform) for waveform in waveforms]
+    together = recognizer.transcribe_batch(waveforms)
+
+    assert len({transcript.text for transcript in alone}) == 4
+    for one, other in zip(alone, together, strict=True):
+        assert isinstance(other, Transcript)
+        assert (one.text, one.duration) == (other.text, other.duration)
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
+        torch.testing.assert_close(one.attention.weights, other.attention.weights)
+
+
+def test_a_file_equals_its_waveform_whatever_the_type_of_its_samples(
+    recognizer: Recognizer, make_audio: Make
+) -> None:
+    path = make_audio(seconds=0.8, pitch=200.0)
+    samples, _ = soundfile.read(path, dtype="int16")
+    expected = recognizer.transcribe(path)
+
+    assert expected.audio == str(path)
+    for waveform in (
+        samples,
+        samples.astype(np.int32) << 16,
+        samples / 32768,
+        torch.from_numpy(samples / np.float32(32768)),
+    ):
+        found = recognizer.transcribe(waveform)
+        assert (found.text, found.confidence, found.audio) == (
+            expected.text,
+            expected.confidence,
+            None,
+        )
+
+
+def test_a_waveform_at_another_rate_is_resampled_as_a_file_is(
+    recognizer: Recognizer, make_audio: Make
+) -> None:
+    path = make_audio(seconds=0.8, sample_rate=44_100)
+    samples, rate = soundfile.read(path, dtype="float32")
+    from_file = recognizer.transcribe(path)
+    from_waveform = recognizer.transcribe(samples, sample_rate=rate)
+
+    assert from_file.duration == pytest.approx(0.8, abs=1e-3)
+    assert from_waveform.text == from_file.text
+
+
+def test_a_bad_file_is_an_error_in_its_place_and_the_others_are_done(
+    recognizer: Recognizer, make_audio: Make, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.wav"
+    damaged.write_bytes(b"not audio")
+    good, other = make_audio("good.wav", 0.4), make_audio("other.flac", 0.9)
+
+    results = recognizer.transcribe_batch([good, tmp_path / "missing.wav", damaged, other])
+
+    assert [type(result) for result in results] == [
+        Transcript,
+        AudioError,
+        AudioError,
+        Transcript,
+    ]
+    assert "missing.wav" in str(results[1])
+    assert "damaged.wav" in str(results[2])
+    assert [r.text for r in results if isinstance(r, Transcript)] == [
+        recognizer.transcribe(path).text for path in (good, other)
+    ]
+
+
+def test_a_file_that_turns_bad_between_its_header_and_its_end_harms_no_other(
+    recognizer: Recognizer, make_audio: Make
+) -> None:
+    good, cut = make_audio("good.flac", 0.5), make_audio("cut.flac", 0.6)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+
+    first, second = recognizer.transcribe_batch([good, cut])
+
+    assert isinstance(first, Transcript)
+    assert isinstance(second, AudioError)
+    assert str(cut) in str(second)
+
+
+def test_batches_hold_no_more_padded_seconds_than_asked_for(
+    recognizer: Recognizer, make_waveform: MakeWaveform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[int]] = []
+    recognise = recognizer.recognise
+
+    def watch(waveforms: list[torch.Tensor]) -> list[list[asr.recognizer.Hypothesis]]:
+        batches.append([len(waveform) for waveform in waveforms])
+        return recognise(waveforms)
+
+    monkeypatch.setattr(recognizer, "recognise", watch)
+    lengths = [0.3, 0.9, 0.5, 2.5, 0.4, 0.8]
+    results = recognizer.transcribe_batch([make_waveform(s) for s in lengths], batch_seconds=2.0)
+
+    assert [round(r.duration, 3) for r in results if isinstance(r, Transcript)] == lengths
+    assert sum(len(batch) for batch in batches) == len(lengths)
+    assert len(batches) < len(lengths)
+    for batch in batches:
+        assert max(batch) * len(batch) <= 2.0 * 16_000 or len(batch) == 1
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        pytest.param(np.zeros(16_000, np.float32), id="digital silence"),
+        pytest.param(np.full(16_000, 3e-4, np.float32), id="below -60 dBFS"),
+        pytest.param(np.full(1, 0.5, np.float32), id="one sample"),
+        pytest.param(np.full(1_000, 0.5, np.float32), id="shorter than a memory step"),
+    ],
+)
+def test_nothing_is_invented_where_there_is_nothing_to_hear(
+    recognizer: Recognizer, waveform: np.ndarray
+) -> None:
+    transcript = recognizer.transcribe(waveform)
+    assert transcript.text == ""
+    assert transcript.segments == ()
+    assert transcript.confidence is None
+    assert transcript.complete
+    assert transcript.duration == len(waveform) / 16_000
+
+
+def test_quiet_speech_in_a_long_silence_is_not_silence(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    speech = make_waveform(0.5)
+    speech *= 0.003 / np.sqrt(np.mean(speech**2))  # -50 dBFS
+    waveform = np.concatenate([np.zeros(80_000, np.float32), speech])
+    assert recognizer.transcribe(waveform).text
+
+
+def test_silence_in_a_batch_leaves_the_others_where_they_are(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    speech = make_waveform(0.6)
+    silence, heard = recognizer.transcribe_batch([np.zeros(16_000, np.float32), speech])
+    assert isinstance(silence, Transcript)
+    assert silence.text == ""
+    assert heard == recognizer.transcribe(speech)
+
+
+def test_a_recording_that_is_too_long_is_refused_before_it_is_read(
+    recognizer: Recognizer, make_audio: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_audio("long.wav", MAX_SECONDS + 1, sample_rate=8_000)
+    monkeypatch.setattr(audio, "read", lambda *_, **__: pytest.fail("the file was read"))
+    with pytest.raises(AudioError, match=r"long\.wav: 61\.0 s long; .* up to 60 s"):
+        recognizer.transcribe(path)
+
+
+def test_a_waveform_that_is_too_long_is_refused(recognizer: Recognizer) -> None:
+    with pytest.raises(AudioError, match="up to 60 s"):
+        recognizer.transcribe(np.zeros(61 * 8_000, np.float32), sample_rate=8_000)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros((2, 16_000), np.float32), r"2x16000"),
+        (np.zeros(0, np.float32), "not empty"),
+        (np.array([0.1, np.nan] * 800, np.float32), "NaN"),
+        (np.zeros(1_600, np.uint8), "uint8"),
+        (np.zeros(1_600, np.complex64), "complex64"),
+    ],
+)
+def test_waveforms_that_cannot_be_meant_are_refused(
+    recognizer: Recognizer, waveform: np.ndarray, message: str
+) -> None:
+    with pytest.raises(AudioError, match=message):
+        recognizer.transcribe(waveform)
+
+
+def test_confidence_is_the_geometric_mean_of_the_token_probabilities(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    waveform = make_waveform(0.7)
+    best = recognizer.recognise([torch.from_numpy(waveform)])[0][0]
+    assert len(best.token_log_probs) == len(best.tokens) + 1
+    expected = math.prod(map(math.exp, best.token_log_probs)) ** (1 / len(best.token_log_probs))
+
+    transcript = recognizer.transcribe(waveform)
+
+    assert transcript.confidence == pytest.approx(expected)
+    assert [segment.confidence for segment in transcript.segments] == [transcript.confidence]
+
+
+def test_the_attention_has_a_row_a_character_and_covers_the_recording(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    attention = recognizer.transcribe(make_waveform(1.0)).attention
+    assert attention is not None
+    rows, steps = attention.weights.shape
+    assert len(attention.tokens) == rows > 0
+    torch.testing.assert_close(attention.weights.sum(1), torch.ones(rows))
+    assert steps * attention.frame_seconds == pytest.approx(1.0, abs=2 * attention.frame_seconds)
+
+
+def test_a_text_that_was_cut_at_the_limit_says_so(make_waveform: MakeWaveform) -> None:
+    waveform = make_waveform(0.5)
+    endless = Recognizer(tiny_trained(eos_bias=-50.0)).transcribe(waveform)
+    brief = Recognizer(tiny_trained(eos_bias=50.0)).transcribe(waveform)
+    assert (endless.complete, len(endless.text) > 0) == (False, True)
+    assert (brief.complete, brief.text) == (True, "")
+
+
+def test_recognise_gives_the_n_best_in_order(make_waveform: MakeWaveform) -> None:
+    recognizer = Recognizer(tiny_trained(), options=DecodingOptions(beam_size=4, nbest=3))
+    for hypotheses in recognizer.recognise([torch.from_numpy(make_waveform(s)) for s in (0.5, 1)]):
+        assert len({hypothesis.tokens for hypothesis in hypotheses}) == 3
+        scores = [hypothesis.score for hypothesis in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_save_then_load_gives_the_same_transcript(
+    recognizer: Recognizer, make_audio: Make, tmp_path: Path
+) -> None:
+    path = make_audio(seconds=0.7)
+    checkpoint.save(tmp_path / "model.pt", recognizer.trained)
+    assert load(tmp_path / "model.pt").transcribe(path) == recognizer.transcribe(path)
+    assert asr.transcribe(path, model=tmp_path / "model.pt") == recognizer.transcribe(path)
+
+
+def test_load_takes_its_options(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model.pt", tiny_trained())
+    before = torch.get_num_threads()
+    try:
+        recognizer = load(tmp_path / "model.pt", beam_size=3, threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert recognizer.options == DecodingOptions(beam_size=3)
+    assert not recognizer.model.training
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"beam_size": 0}, ConfigError, "beam_size is 0"),
+        ({"threads": 0}, ConfigError, "threads is 0"),
+        ({"device": "toaster"}, ConfigError, "'toaster'"),
+        ({"model": "no-such.pt"}, CheckpointError, r"no-such\.pt"),
+    ],
+)
+def test_load_refuses_what_it_cannot_do(
+    options: dict[str, object], kind: type[AsrError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        load(**options)  # type: ignore[arg-type]
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA GPU"):
+        load(device="cuda:0")
