@@ -1,6 +1,6 @@
 """Trained models to files and back: tensors and plain dicts only, so that loading never runs code from a file."""
 
-import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
         features = options.from_dict(FeatureOptions, content["features"])
         model = build(options.from_dict(ModelOptions, content["model"]), tokenizer, features)
         model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
-    except (KeyError, RuntimeError, AttributeError, AsrError) as error:
-        reason = str(error).splitlines()[0]
+    except (KeyError, RuntimeError, AttributeError, TypeError, ValueError, AsrError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not a model of this version: {reason}") from error
     return Trained(model.to(device).eval(), tokenizer, features, content.get("info", {}))
 
@@ -77,10 +77,15 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
 def read(path: str | Path) -> dict[str, Any]:
     """The dict in a file of tensors and plain values. Raises CheckpointError naming the file."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch does not compare the checksums that it writes
+                raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read model: {error.strerror or error}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # whatever bytes make an unpickler raise, KeyError and TypeError among it
         raise CheckpointError(f"{path}: damaged, or not a model file") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a model file")
@@ -95,7 +100,9 @@ def average(paths: Sequence[str | Path]) -> Trained:
     first = trained[0]
     for path, other in zip(paths, trained, strict=True):
         if _kind(other) != _kind(first):
-            raise CheckpointError(f"{path}: another architecture or alphabet than {paths[0]}")
+            raise CheckpointError(
+                f"{path}: another architecture, alphabet or kind of features than {paths[0]}"
+            )
     first.model.load_state_dict(mean_weights([t.model.state_dict() for t in trained]))
     info = {**first.info, "averaged": len(paths)}
     return Trained(first.model, first.tokenizer, first.features, info)
@@ -111,7 +118,7 @@ def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _kind(trained: Trained) -> tuple[Any, ...]:
     """What two models must share for the mean of their weights to make sense."""
-    return trained.model.options, trained.tokenizer.alphabet
+    return trained.model.options, trained.tokenizer.alphabet, trained.features
 
 
 def bundled() -> Path:

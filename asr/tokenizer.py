@@ -44,5 +44,7 @@ class Tokenizer:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Tokenizer":
-        """The tokenizer that `to_dict` described."""
+        """The tokenizer that `to_dict` described. Raises AsrError for a kind that this version does not know."""
+        if values["kind"] != "characters":
+            raise AsrError(f"tokenizer {values['kind']!r}: this version knows characters")
         return cls(values["alphabet"])
