@@ -19,4 +19,4 @@ asr prepare folder "$folder" --output "$manifests" --name custom --holdout "${HO
 asr train recipes/custom/custom.toml --output "$run" \
     --set data.train="[\"$manifests/custom-train.jsonl\"]" --set data.dev="[\"$manifests/custom-dev.jsonl\"]" "$@"
 asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --output "$run/dev.tsv"
-echo "model: $run/model.pt; try: asr transcribe RECORDING --model $run/model.pt"
+echo "next: asr transcribe RECORDING --model '$run/model.pt'"
