@@ -1,0 +1,158 @@
+"""What a training is given: weights to begin with, and the one clear line where something cannot be used."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trainings import config, make_manifest, rows, run, state
+
+from asr import checkpoint, manifest, options
+from asr.checkpoint import Trained
+from asr.config import Config
+from asr.errors import AsrError
+from asr.manifest import Utterance
+from asr.model import ModelOptions
+from asr.tokenizer import Tokenizer
+
+LOCATION = {"model": {"decoder": {"attention": {"kind": "location"}}}}
+DOT = {"model": {"decoder": {"attention": {"kind": "dot"}}}}
+STILL = {"training": {"max_steps": 1, "learning_rate": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def manifest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_manifest(tmp_path_factory.mktemp("corpus"))
+
+
+def _message(output: Path, recipe: Config, **arguments: Any) -> str:
+    """The one line that a training ends with before it has made a step."""
+    with pytest.raises(AsrError) as error:
+        run(output, recipe, **arguments)
+    assert "\n" not in str(error.value)
+    assert not (output / "last.pt").exists()
+    return str(error.value)
+
+
+def test_initial_copies_the_weights_that_fit_and_says_which_are_new(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(tmp_path / "first", config(manifest_path, DOT)) / "model.pt"
+    capsys.readouterr()
+    output = run(tmp_path / "second", config(manifest_path, LOCATION, STILL), initial=first)
+    given, own = checkpoint.load(first).model.state_dict(), state(output)["weights"]
+    new = {"attention.energy", "attention.location", "attention.project"}
+    assert {name for name in own if name not in given} == {f"decoder.{name}.weight" for name in new}
+    assert all(torch.equal(own[name], given[name]) for name in given)
+    line = next(x for x in capsys.readouterr().err.splitlines() if x.startswith("weights from"))
+    assert line.split("; new: ")[0] == f"weights from {first}"
+    assert set(line.split("; new: ")[1].split(", ")) == {f"decoder.{name}.weight" for name in new}
+
+
+def test_initial_leaves_a_weight_of_another_shape_as_it_is(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    first = run(tmp_path / "first", config(manifest_path)) / "model.pt"
+    wider = config(manifest_path, {"model": {"decoder": {"embedding": 12}}}, STILL)
+    alone = state(run(tmp_path / "alone", wider))["weights"]
+    own = state(run(tmp_path / "second", wider, initial=first))["weights"]
+    given = checkpoint.load(first).model.state_dict()
+    assert torch.equal(own["decoder.embed.weight"], alone["decoder.embed.weight"])
+    assert torch.equal(own["ctc.weight"], given["ctc.weight"])
+
+
+def test_a_training_that_goes_on_does_not_begin_again_with_initial(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    first = run(tmp_path / "first", config(manifest_path)) / "model.pt"
+    output = run(tmp_path / "second", config(manifest_path), initial=first)
+    before = state(output)["weights"]["ctc.weight"]
+    run(output, config(manifest_path), initial=first)
+    assert torch.equal(state(output)["weights"]["ctc.weight"], before)
+    assert len(rows(output)) == 6
+
+
+def test_initial_that_cannot_be_used_is_one_clear_error(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    recipe, path = config(manifest_path), tmp_path / "other.pt"
+    message = _message(tmp_path / "out", recipe, initial=path)
+    assert message.startswith(f"{path}: cannot read model")
+    path.write_bytes(b"not a model")
+    message = _message(tmp_path / "out", recipe, initial=path)
+    assert message.startswith(f"{path}: damaged")
+    tables = {"encoder": {"width": 5, "channels": 3, "norm": False}, "ctc": False}
+    tables["decoder"] = {"width": 7, "embedding": 3, "attention": {"kind": "fixed"}}
+    model = options.from_dict(ModelOptions, tables)
+    tokenizer, features = Tokenizer("ab"), recipe.features
+    other = Trained(checkpoint.build(model, tokenizer, features), tokenizer, features, {})
+    checkpoint.save(path, other)
+    message = _message(tmp_path / "out", recipe, initial=path)
+    assert message == f"{path}: no weight of it fits this network"
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_manifest_is_one_clear_error(
+    tmp_path: Path, manifest_path: Path, content: str
+) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(content, encoding="utf-8")
+    message = _message(tmp_path / "a", config(empty))
+    assert message == f"{empty}: the manifest has no utterances"
+    dev = config(manifest_path, {"data": {"dev": [str(empty)]}})
+    assert _message(tmp_path / "b", dev) == f"data.dev: no utterance in {empty}"
+
+
+def test_no_manifest_or_a_missing_one_is_one_clear_error(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    missing = tmp_path / "missing.jsonl"
+    assert "data.train: name at least one" in _message(
+        tmp_path / "a", config(manifest_path, {"data": {"train": []}})
+    )
+    assert str(missing) in _message(tmp_path / "b", config(missing))
+    dev = config(manifest_path, {"data": {"dev": [str(missing)]}})
+    assert str(missing) in _message(tmp_path / "c", dev)
+
+
+def test_recordings_that_are_all_unreadable_are_one_clear_error(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    path, gone = tmp_path / "gone.jsonl", tmp_path / "gone.wav"
+    manifest.write(path, [Utterance("a", gone, 1.0, "a"), Utterance("b", gone, 1.0, "b")])
+    message = _message(tmp_path / "a", config(path))
+    assert message.startswith("no utterance to train on")
+    assert str(gone) in message
+    dev = config(manifest_path, {"data": {"dev": [str(path)]}})
+    message = _message(tmp_path / "b", dev)
+    assert message.startswith("data.dev: no recording can be read")
+    assert str(gone) in message
+
+
+def test_one_unreadable_recording_is_named_and_the_rest_is_learnt(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, gone = tmp_path / "train.jsonl", tmp_path / "gone.wav"
+    utterances = manifest.read(manifest_path)
+    manifest.write(path, [Utterance("gone", gone, 1.0, "a"), *utterances])
+    recipe = config(path, {"training": {"validate_every": 6}}, dev=True)
+    assert (run(tmp_path / "out", recipe) / "model.pt").exists()
+    printed = capsys.readouterr().err
+    assert f"left out: {path}: {gone}" in printed
+    assert f"{len(utterances)} utterances" in printed
+
+
+def test_a_training_without_an_end_is_refused(tmp_path: Path, manifest_path: Path) -> None:
+    endless = config(manifest_path, {"training": {"max_steps": 0}})
+    message = _message(tmp_path / "out", endless)
+    assert "never end" in message
+    for name in ("hours", "epochs", "max_steps", "patience"):
+        assert f"training.{name}" in message
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda"])
+def test_a_device_that_is_not_there_is_refused(
+    tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert repr(device) in _message(tmp_path / "out", config(manifest_path), device=device)
