@@ -7,6 +7,7 @@ and kept as float16 in one memory-mapped file per manifest.
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from asr.errors import AsrError, TrainingError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
 from asr.manifest import Utterance
+from asr.options import check_range
 from asr.tokenizer import Tokenizer
 
 PAD_FRAMES = 32  # batch lengths are rounded up to it: few sizes let the allocator reuse blocks
@@ -38,6 +40,11 @@ class DataOptions:
     batch_seconds: float = 120.0  # of audio in a batch, padding included, over all processes
     max_seconds: float = 20.0  # longer utterances are left out, and said so
     workers: int = 0  # processes that compute features; 0 is one a CPU
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
+        check_range(self, "data", ("batch_seconds", "max_seconds"), 0.1)
+        check_range(self, "data", ("workers",), 0)
 
 
 @dataclass(frozen=True)
@@ -154,16 +161,20 @@ def load_training_set(
     stores: list[np.ndarray] = []
     skipped: list[str] = []
     total, done = sum(len(utterances) for _, utterances in manifests), 0
-    for name, utterances in manifests:
+    for name, given in manifests:
+        utterances, repeated = _first_of_each_id(given)
+        skipped += [
+            f"{name}: {i}: not the only one with this id; the first is used" for i in repeated
+        ]
 
         def progress(count: int, before: int = done) -> None:
             on_progress(before + count, total)
 
         path = cached_features(utterances, features, augmentation, options, progress)
-        done += len(utterances)
+        done += len(given)
         index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         skipped += [f"{name}: {problem}" for problem in index["problems"]]
-        stores.append(np.memmap(path, dtype=np.float16, mode="r").reshape(-1, features.n_mels))
+        stores.append(_open_store(path, features.n_mels))
         for utterance in utterances:
             if utterance.id not in index["entries"]:
                 continue
@@ -181,6 +192,20 @@ def load_training_set(
             "no utterance to train on" + (f"; first problem: {skipped[0]}" if skipped else "")
         )
     return TrainingSet(examples, stores, skipped, features.hop_ms / 1000)
+
+
+def _first_of_each_id(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
+    """Features are kept by id, so an id may stand once: its first utterance, and the ids that came again."""
+    counts = Counter(utterance.id for utterance in utterances)
+    first = {utterance.id: utterance for utterance in reversed(utterances)}
+    return [first[i] for i in counts], [i for i, count in counts.items() if count > 1]
+
+
+def _open_store(path: Path, n_mels: int) -> np.ndarray:
+    """The frames (N, M) of a feature file, read as they are needed; an empty file cannot be mapped."""
+    if path.stat().st_size == 0:
+        return np.zeros((0, n_mels), np.float16)
+    return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, n_mels)
 
 
 def _tokens(utterance: Utterance, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -206,12 +231,12 @@ def cached_features(
     options: DataOptions,
     on_progress: Callable[[int], None],
 ) -> Path:
-    """The file of normalised float16 features (frames of all variants, M); computed if it is not there yet.
+    """The file of normalised float16 features (frames of all variants, M); computed if it is not there or older.
 
     Beside it stands a .json with each utterance's offsets and frame counts, and the problems met.
     """
     path = Path(options.cache) / f"{_cache_key(utterances, features, augmentation)}.f16"
-    if path.exists() and path.with_suffix(".json").exists():
+    if _is_current(path, utterances):
         return path
     entries: dict[str, tuple[list[int], list[int]]] = {}
     problems: list[str] = []
@@ -234,6 +259,15 @@ def cached_features(
     with atomic_write(path.with_suffix(".json")) as file:
         json.dump({"entries": entries, "problems": problems}, file)
     return path
+
+
+def _is_current(path: Path, utterances: Sequence[Utterance]) -> bool:
+    """Whether a feature file is complete and no recording is newer, as one that was mended would be."""
+    index = path.with_suffix(".json")
+    if not (path.exists() and index.exists()):
+        return False
+    made = index.stat().st_mtime  # it is written last
+    return all(u.audio.stat().st_mtime <= made for u in utterances if u.audio.exists())
 
 
 def _cache_key(
