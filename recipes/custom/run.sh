@@ -3,7 +3,8 @@
 #
 # FOLDER holds recordings, each with its text in a .txt file of the same name, in any depth of subfolders.
 # HOLDOUT (environment; default 0.1) is the fraction, or number, of utterances kept for scoring. Everything goes to
-# runs/custom-<name of FOLDER>; the same command again goes on where it was interrupted.
+# runs/custom-<name of FOLDER>; the same command again goes on where it was interrupted. The network and its training are
+# those of the bundled model, so that a training can begin with its weights (--init).
 set -euo pipefail
 [ $# -ge 1 ] && [ -d "$1" ] || { echo "usage: recipes/custom/run.sh FOLDER [asr train options]; FOLDER must exist" >&2; exit 2; }
 folder=$(cd "$1" && pwd)
@@ -16,7 +17,7 @@ manifests="$run/manifests"
 # Exit status 1 says that some utterances cannot be used or look odd; they are named, and the rest is good to train on.
 asr prepare folder "$folder" --output "$manifests" --name custom --holdout "${HOLDOUT:-0.1}" \
     --check --report "$run/check.json" || [ $? -eq 1 ]
-asr train recipes/custom/custom.toml --output "$run" \
+asr train recipes/librispeech/here.toml --output "$run" \
     --set data.train="[\"$manifests/custom-train.jsonl\"]" --set data.dev="[\"$manifests/custom-dev.jsonl\"]" "$@"
 asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --output "$run/dev.tsv"
 echo "next: asr transcribe RECORDING --model '$run/model.pt'"
