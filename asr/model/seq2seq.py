@@ -27,7 +27,9 @@ class ModelOptions:
 class LossWeights:
     """What the loss is made of; training changes some of them as it goes on."""
 
-    ctc: float = 0.3  # share of CTC in the loss, the rest is the attention decoder's cross-entropy
+    ctc: float = (
+        0.3  # share of CTC in the loss, the rest is the attention decoder's; at 1 it is not run
+    )
     label_smoothing: float = 0.0  # probability spread evenly over all characters
     guide: float = 0.0  # weight of the guided-attention penalty
     guide_width: float = 0.1  # its tolerance, as a share of the utterance
@@ -98,24 +100,30 @@ class Seq2Seq(nn.Module):
     ) -> Losses:
         """The losses of a batch: features (B, T, M), (B,), tokens (B, L) without sos and eos, (B,)."""
         memory = self.encode(features, feature_lengths)
+        share = weights.ctc if self.ctc is not None else 0.0
+        ctc_loss = self._ctc_loss(memory, tokens, token_lengths) if share > 0 else _nothing(memory)
+        attention_loss = guide_loss = _nothing(memory)
+        if share < 1:
+            attention_loss, guide_loss = self._attention_losses(
+                memory, tokens, token_lengths, weights
+            )
+        total = (1 - share) * (attention_loss + weights.guide * guide_loss) + share * ctc_loss
+        return Losses(attention_loss, ctc_loss, guide_loss, total, (token_lengths + 1).sum())
+
+    def _attention_losses(
+        self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
+    ) -> tuple[Tensor, Tensor]:
+        """Sums of the decoder's cross-entropy and of the guided-attention penalty."""
         inputs, targets = decoder_inputs_and_targets(tokens, token_lengths)
         log_probs, attention = self.decoder.teacher_forced(inputs, memory, weights.sampling)
         valid = length_mask(token_lengths + 1, targets.shape[1])
-        attention_loss = cross_entropy(log_probs, targets, valid, weights.label_smoothing)
-        ctc_loss = self._ctc_loss(memory, tokens, token_lengths, weights)
-        guide_loss = attention_loss.new_zeros(())
-        if weights.guide > 0:
-            guide_loss = guide_penalty(attention, token_lengths + 1, memory, weights.guide_width)
-        share = weights.ctc if self.ctc is not None else 0.0
-        total = (1 - share) * attention_loss + share * ctc_loss + weights.guide * guide_loss
-        return Losses(attention_loss, ctc_loss, guide_loss, total, valid.sum())
+        loss = cross_entropy(log_probs, targets, valid, weights.label_smoothing)
+        if weights.guide == 0:
+            return loss, _nothing(memory)
+        return loss, guide_penalty(attention, token_lengths + 1, memory, weights.guide_width)
 
-    def _ctc_loss(
-        self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
-    ) -> Tensor:
+    def _ctc_loss(self, memory: Memory, tokens: Tensor, token_lengths: Tensor) -> Tensor:
         """Sum of the CTC losses; an utterance with more labels than frames counts as 0."""
-        if weights.ctc == 0 or self.ctc is None:
-            return memory.values.new_zeros(())
         log_probs = self.ctc_log_probs(memory)
         assert log_probs is not None
         return nn.functional.ctc_loss(
@@ -127,6 +135,10 @@ class Seq2Seq(nn.Module):
             reduction="sum",
             zero_infinity=True,
         )
+
+
+def _nothing(memory: Memory) -> Tensor:
+    return memory.values.new_zeros(())
 
 
 def decoder_inputs_and_targets(tokens: Tensor, token_lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,8 @@ class TrainingOptions:
     precision: str = "auto"  # auto (bf16 where the chip has matrix units for it) | bf16 | float32
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
     masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes far longer to start
-    ctc: float = 0.5  # share of CTC in the loss
+    ctc: float = 0.3  # share of CTC in the loss
+    ctc_alone_steps: int = 0  # at the start only the encoder learns, by CTC: the decoder costs time and learns later
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
     guide: float = 1.0  # guided-attention penalty at the start
@@ -123,7 +124,7 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
     """The weights of the loss at a step."""
     guide = options.guide * max(0.0, 1 - step / options.guide_steps) if options.guide_steps else 0.0
     return LossWeights(
-        ctc=options.ctc,
+        ctc=1.0 if step < options.ctc_alone_steps else options.ctc,
         label_smoothing=options.label_smoothing if step >= options.label_smoothing_from else 0.0,
         guide=guide,
         guide_width=options.guide_width,
