@@ -315,13 +315,23 @@ def test_total_is_the_weighted_sum_per_its_equation() -> None:
     model = tiny_model()
     batch = (*padded(random_features(40, 30)), *padded(random_tokens(4, 2), TOKENIZER.pad))
     both = model(*batch, LossWeights(ctc=0.3, guide=2.0))
-    close(both.total, 0.7 * both.attention + 0.3 * both.ctc + 2.0 * both.guide)
+    close(both.total, 0.7 * (both.attention + 2.0 * both.guide) + 0.3 * both.ctc)
     assert both.targets == 4 + 2 + 2
     assert min(both.attention, both.ctc, both.guide) > 0
     alone = model(*batch, LossWeights(ctc=0.0))
     close(alone.total, both.attention)
     assert alone.ctc == alone.guide == 0
-    close(model(*batch, LossWeights(ctc=1.0)).total, both.ctc)
+
+
+def test_ctc_alone_does_not_run_the_decoder() -> None:
+    model = tiny_model()
+    batch = (*padded(random_features(40, 30)), *padded(random_tokens(4, 2), TOKENIZER.pad))
+    alone = model(*batch, LossWeights(ctc=1.0, guide=1.0))
+    close(alone.total, model(*batch, LossWeights(ctc=0.3)).ctc)
+    assert alone.attention == alone.guide == 0
+    alone.total.backward()
+    assert all(parameter.grad is None for parameter in model.decoder.parameters())
+    assert all(parameter.grad is not None for parameter in model.encoder.parameters())
 
 
 def test_without_a_ctc_head_the_loss_is_the_attentions() -> None:

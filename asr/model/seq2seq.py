@@ -1,4 +1,4 @@
-"""Encoder, decoder and CTC head as one network, trained with one loss: (1 - w) * attention + w * CTC."""
+"""Encoder, decoder and CTC head as one network, with one loss: (1 - w) * attention + w * CTC."""
 
 import math
 from dataclasses import dataclass, field

@@ -27,7 +27,9 @@ class TrainingOptions:
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
     masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes far longer to start
     ctc: float = 0.3  # share of CTC in the loss
-    ctc_alone_steps: int = 0  # at the start only the encoder learns, by CTC: the decoder costs time and learns later
+    ctc_alone_steps: int = (
+        0  # at the start only the encoder learns, by CTC: the decoder costs time and learns later
+    )
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
     guide: float = 1.0  # guided-attention penalty at the start
