@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from trainings import (
     EVERYTHING,
+    Job,
     config,
     losses,
     make_manifest,
@@ -109,7 +110,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:
     every_step = {"training": {"save_minutes": 0}}
     recipe = config(manifest_path, EVERYTHING, WHOLE, every_step)
-    process = start_process(tmp_path, recipe, step_seconds=0.1)
+    process = start_process(tmp_path, Job(tmp_path, recipe, step_seconds=0.1))
     _wait_for_step(tmp_path, 4, process)
     process.kill()
     process.communicate()

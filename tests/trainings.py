@@ -1,10 +1,13 @@
 """Trainings small enough for tests: a few toy utterances, a network of a few units, one step in milliseconds."""
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ import torch
 
 from asr import checkpoint, manifest, options, training
 from asr.config import Config
+from asr.errors import AsrError
 from asr.manifest import Utterance
+from asr.model import Losses
 from asr.training import loop
 from recipes.toy.make_toy import make_corpus
 
@@ -75,20 +80,29 @@ def run(output: Path, recipe: Config, **arguments: Any) -> Path:
     return output
 
 
-def start_process(
-    output: Path,
-    recipe: Config,
-    *,
-    step_seconds: float = 0.0,
-    environment: dict[str, str] | None = None,
-) -> "subprocess.Popen[str]":
-    """The same training in a process of its own, in which every step takes at least `step_seconds`."""
-    output.mkdir(parents=True, exist_ok=True)
-    recipe_file = output / "recipe.json"
-    recipe_file.write_text(json.dumps(options.to_dict(recipe)), encoding="utf-8")
+@dataclass(frozen=True)
+class Job:
+    """A training for a process of its own, and what is done to it there."""
+
+    output: Path
+    recipe: Config
+    step_seconds: float = 0.0  # at least, for every step
+    clock: float = 1.0  # how much too fast the clock runs
+    interrupt_in: int = -1  # step in which Ctrl-C is pressed
+    spoil_in: int = -1  # step whose loss is not a number
+    port: int = 0  # where the processes of this training meet
+
+
+def start_process(folder: Path, *jobs: Job, **environment: str) -> "subprocess.Popen[str]":
+    """Train one job after the other in a new process, which prints how each of them ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"jobs-{environment.get('RANK', '')}.json"
+    dicts = [options.to_dict(job) | {"output": str(job.output)} for job in jobs]
+    path.write_text(json.dumps(dicts), encoding="utf-8")
     return subprocess.Popen(
-        [sys.executable, __file__, str(output), str(recipe_file), str(step_seconds)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (environment or {}),
+        [sys.executable, __file__, str(path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -125,18 +139,39 @@ def _merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _main(output: str, recipe_file: str, step_seconds: str) -> None:
-    torch.set_num_threads(1)
-    step = loop._step
+def _do(job: Job) -> str:
+    step, losses_of, monotonic = loop._step, loop._losses, time.monotonic
+    steps = itertools.count()
 
-    def slow_step(*arguments: Any) -> bool:
-        time.sleep(float(step_seconds))
+    def changed_step(*arguments: Any) -> bool:
+        number = next(steps)
+        time.sleep(job.step_seconds)
+        if number == job.interrupt_in:
+            signal.raise_signal(signal.SIGINT)
+        loop._losses = spoilt_losses if number == job.spoil_in else losses_of
         return step(*arguments)
 
-    loop._step = slow_step
-    recipe = json.loads(Path(recipe_file).read_text(encoding="utf-8"))
-    run(Path(output), options.from_dict(Config, recipe))
+    def spoilt_losses(*arguments: Any) -> Losses:
+        found = losses_of(*arguments)
+        return replace(found, total=found.total * float("nan"))
+
+    os.environ["MASTER_PORT"] = str(job.port)
+    loop._step, time.monotonic = changed_step, lambda: job.clock * monotonic()
+    try:
+        run(job.output, job.recipe)
+        return "finished"
+    except (AsrError, KeyboardInterrupt) as error:
+        return f"{type(error).__name__} {error}"
+    finally:
+        loop._step, loop._losses, time.monotonic = step, losses_of, monotonic
+
+
+def _main(path: Path) -> None:
+    torch.set_num_threads(1)
+    for values in json.loads(path.read_text(encoding="utf-8")):
+        recipe = options.from_dict(Config, values.pop("recipe"))
+        print(_do(Job(output=Path(values.pop("output")), recipe=recipe, **values)), flush=True)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _main(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from asr.errors import ConfigError
 
@@ -79,16 +79,14 @@ def total(*values: float) -> list[float]:
 
 
 def add_gradients(model: nn.Module) -> None:
-    """Replace every gradient by its sum over all processes, in one exchange; none counts as zero."""
+    """Replace every gradient by its sum over all processes, in one exchange; one that no process has stays None."""
     if not dist.is_initialized():
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
-    flat = torch.cat([_gradient(p).flatten() for p in parameters])
+    present = torch.tensor([float(p.grad is not None) for p in parameters])
+    gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+    flat = torch.cat([present.to(gradients[0]), *gradients])
     dist.all_reduce(flat)
-    sizes = [p.numel() for p in parameters]
-    for parameter, gradient in zip(parameters, flat.split(sizes), strict=True):
-        parameter.grad = gradient.view_as(parameter)
-
-
-def _gradient(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    present, *sums = flat.split([len(parameters), *(p.numel() for p in parameters)])
+    for parameter, count, gradient in zip(parameters, present.tolist(), sums, strict=True):
+        parameter.grad = gradient.view_as(parameter) if count else None

@@ -75,11 +75,7 @@ def prepare(
         names = ", ".join(f"training.{name}" for name in options)
         raise TrainingError(f"this training would never end: set one of {names}")
     validation = Validation(data.dev, training.validate_utterances, place.device)
-    if place.rank > 0:
-        distributed.wait()  # the first process computes the features, the others then find them
-    examples = _load_data(data, trained, augmentation, monitor)
-    if place.rank == 0:
-        distributed.wait()
+    examples = _load_in_turn(data, trained, augmentation, monitor, place)
     optimizer = torch.optim.AdamW(trained.model.parameters(), lr=0.0)
     return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place)
 
@@ -121,6 +117,23 @@ def restore(
     if run.writes:
         state.forget_after(run.output, run.progress.step)
     run.monitor.begin(run.progress.step)
+
+
+def _load_in_turn(
+    data: DataOptions,
+    trained: Trained,
+    augmentation: AugmentOptions,
+    monitor: Monitor,
+    place: distributed.Place,
+) -> TrainingSet:
+    """The first process computes the features, the others then find them, or fail as it did."""
+    if place.rank > 0:
+        distributed.wait()
+    try:
+        return _load_data(data, trained, augmentation, monitor)
+    finally:
+        if place.rank == 0:
+            distributed.wait()
 
 
 def _load_data(
