@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,15 +61,6 @@ FIGURES = (
     *("wer", "wer_interval", "cer", "audio_seconds", "real_time_factor", "diagonality"),
     *("empty_references", "empty_hypotheses", "cut"),
 )
-
-
-@app.callback()
-def _options(
-    show_version: bool = typer.Option(False, "--version", help="Print the version."),
-) -> None:
-    if show_version:
-        typer.echo(f"asr {version('asr')}")
-        raise typer.Exit
 
 
 @app.command(epilog="Example: asr transcribe talk.wav call.mp3 --format srt --output-dir subtitles")

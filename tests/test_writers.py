@@ -2,15 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.errors import ConfigError
+from asr.errors import AudioError, ConfigError
 from asr.transcript import Segment, Transcript, Word
-from asr.writers import WRITERS, output_paths, writer
+from asr.writers import WRITERS, in_order, output_paths, save_each, writer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -110,6 +111,31 @@ def test_inputs_that_share_a_name_keep_what_tells_them_apart(
 def test_no_two_inputs_share_an_output(inputs: set[str]) -> None:
     names = output_paths(sorted(inputs), "out", "txt")
     assert len(set(names)) == len(inputs)
+
+
+def test_results_are_put_in_order_each_as_soon_as_it_can_be() -> None:
+    taken = []
+
+    def results() -> Iterator[tuple[int, Transcript]]:
+        for number in (2, 0, 1, 3):
+            taken.append(number)
+            yield number, Transcript(str(number))
+
+    ordered = in_order(results())
+    assert next(ordered) == (0, Transcript("0"))
+    assert taken == [2, 0]
+    assert [number for number, _ in ordered] == [1, 2, 3]
+
+
+def test_each_transcript_is_saved_as_it_comes_and_errors_pass_through(tmp_path: Path) -> None:
+    failed = AudioError("a.wav: missing")
+    results = save_each(
+        [(1, MEETING), (0, failed)], [tmp_path / "a.srt", tmp_path / "b.srt"], WRITERS["srt"]
+    )
+    assert next(iter(results)) == (1, MEETING)
+    assert (tmp_path / "b.srt").read_text("utf-8") == WRITERS["srt"](MEETING)
+    assert list(results) == [(0, failed)]
+    assert not (tmp_path / "a.srt").exists()
 
 
 def _parse_cues(text: str, decimal_mark: str) -> list[tuple[float, float, str]]:
