@@ -46,6 +46,7 @@ def test_the_last_line_is_json_that_says_what_was_measured(
     (result,) = values["results"]
     assert (result["threads"], result["precision"], result["batch"]) == (1, "bf16", 3)
     assert result["times_real_time"] == pytest.approx(6 / result["step_seconds"], rel=0.05)
+    assert 0 < result["cpu_share"] < 1.1
     assert printed.err.splitlines()[0].startswith("threads  precision")
 
 

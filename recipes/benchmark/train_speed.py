@@ -3,7 +3,8 @@
 Made-up utterances of one length go through the same batches, losses, clipping and optimizer as in training. Each
 combination of threads and precision runs in a process of its own, so that its peak memory is its own. After some
 steps of warm-up (allocator, kernel choice) the shortest of the measured steps counts: other work on the machine can
-only ever add time, so the shortest is nearest to what the code costs, and repeats from one run to the next.
+only ever add time, so the shortest is nearest to what the code costs, and repeats from one run to the next. Where
+even that one got less than its threads' worth of CPU, the machine was busy and the figure is too low.
 """
 
 import argparse
@@ -71,6 +72,7 @@ class Speed:
     optimizer_seconds: float  # clipping included
     median_step_seconds: float
     data_share: float  # of the fastest step
+    cpu_share: float  # CPU seconds per second and thread of the fastest step; under 0.9 the machine was busy
     peak_rss_mib: int
 
 
@@ -82,11 +84,13 @@ def measure(plan: Plan) -> Speed:
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.training.learning_rate)
     with tempfile.TemporaryDirectory() as folder:
         data = made_up_data(recipe, plan.seconds, Path(folder) / "features.f16")
-        steps = []
+        steps, cpu = [], []
         for _ in range(plan.warmup + plan.repeats):
+            began = time.process_time()
             batch, times = timed_step(model, optimizer, data, recipe, plan)
+            cpu.append(time.process_time() - began)
             steps.append(times)
-    steps = steps[plan.warmup :]
+    steps, cpu = steps[plan.warmup :], cpu[plan.warmup :]
     totals = [sum(times.values()) for times in steps]
     best = min(range(len(steps)), key=totals.__getitem__)
     return Speed(
@@ -99,6 +103,7 @@ def measure(plan: Plan) -> Speed:
         **{f"{part}_seconds": round(steps[best][part], 4) for part in PARTS},
         median_step_seconds=round(float(np.median(totals)), 4),
         data_share=round(steps[best]["data"] / totals[best], 4),
+        cpu_share=round(cpu[best] / totals[best] / plan.threads, 3),
         peak_rss_mib=peak_rss_mib(),
     )
 
@@ -199,12 +204,12 @@ def commit() -> str | None:
 
 def table(speeds: Sequence[Speed]) -> str:
     """The results for people."""
-    head = "threads  precision  x real time  step s  data  forward  backward  optimizer  peak MiB"
+    head = "threads  precision  x real time  step s  data  forward  backward  optimizer  CPU used  peak MiB"
     lines = [
         f"{s.threads:7d}  {s.precision:>9}  {s.times_real_time:11.0f}  {s.step_seconds:6.3f}"
         f"  {s.data_seconds / s.step_seconds:4.0%}  {s.forward_seconds / s.step_seconds:7.0%}"
         f"  {s.backward_seconds / s.step_seconds:8.0%}  {s.optimizer_seconds / s.step_seconds:9.0%}"
-        f"  {s.peak_rss_mib:8d}"
+        f"  {s.cpu_share:8.0%}  {s.peak_rss_mib:8d}"
         for s in speeds
     ]
     return "\n".join([head, *lines])
