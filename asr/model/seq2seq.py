@@ -27,9 +27,7 @@ class ModelOptions:
 class LossWeights:
     """What the loss is made of; training changes some of them as it goes on."""
 
-    ctc: float = (
-        0.3  # share of CTC in the loss, the rest is the attention decoder's; at 1 it is not run
-    )
+    ctc: float = 0.3  # share of CTC in the loss, the rest is attention; at 1 the decoder is not run
     label_smoothing: float = 0.0  # probability spread evenly over all characters
     guide: float = 0.0  # weight of the guided-attention penalty
     guide_width: float = 0.1  # its tolerance, as a share of the utterance
