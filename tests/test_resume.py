@@ -1,8 +1,11 @@
 """Trainings that stop, however they stop, and go on: nothing is lost and nothing is counted twice."""
 
 import itertools
+import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 from trainings import (
     EVERYTHING,
+    ROOT,
     Job,
     config,
     losses,
@@ -36,6 +40,14 @@ def _no_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "attention_plot", lambda *arguments, **options: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Where the tests run in the background, SIGINT may be ignored, in their child processes too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +154,34 @@ def test_ctrl_c_ends_the_step_saves_and_raises(
     assert signal.getsignal(signal.SIGINT) is handler
     assert state(tmp_path)["progress"]["step"] == 3
     assert run(tmp_path, config(manifest_path)).joinpath("model.pt").exists()
+
+
+def test_the_command_exits_130_on_ctrl_c_with_the_state_saved(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    recipe = config(manifest_path)
+    settings = {"data.train": [str(manifest_path)], "data.cache": recipe.data.cache}
+    settings |= {"training.max_steps": 100_000, "training.log_every": 1, "features.n_mels": 20}
+    settings |= {"model.encoder.width": 8, "model.decoder.width": 8, "augment.speeds": [1.0]}
+    settings |= {"data.workers": 1, "data.batch_seconds": 2.5}
+    toml = tmp_path / "recipe.toml"
+    toml.touch()
+    changes = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asr", "train", str(toml), "--output", str(output), *changes],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for_step(output, 2, process)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    step = state(output)["progress"]["step"]
+    assert f"stopped after step {step}; run it again to go on from there" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(

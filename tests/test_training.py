@@ -231,6 +231,20 @@ def test_masks_begin_at_their_step(
     assert losses(later)[3] != losses(plain)[3]
 
 
+def test_every_step_draws_masks_of_its_own(
+    tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def watched(features: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        seeds.append(arguments[-1].initial_seed())
+        return features
+
+    monkeypatch.setattr(loop, "spec_augment", watched)
+    run(tmp_path, config(manifest_path, {"training": {"masks_from": 0}}))
+    assert len(seeds) == len(set(seeds)) == 6
+
+
 def test_dev_utterances_are_spread_evenly() -> None:
     utterances = [Utterance(str(i), Path("x"), 1.0, "") for i in range(10)]
     assert [u.id for u in spread(utterances, 4)] == ["0", "2", "5", "7"]

@@ -168,6 +168,7 @@ def _do(job: Job) -> str:
 
 def _main(path: Path) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was ignored
     for values in json.loads(path.read_text(encoding="utf-8")):
         recipe = options.from_dict(Config, values.pop("recipe"))
         print(_do(Job(output=Path(values.pop("output")), recipe=recipe, **values)), flush=True)
