@@ -31,7 +31,7 @@ MEDIA_SUFFIXES = {
     ".mka", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wma", ".wmv",
 }  # fmt: skip
 NEED_PYAV = (
-    "this kind of file needs PyAV: pip install 'asr[av]' "
+    "this kind of file needs PyAV: pip install av "
     "(wav, flac, ogg, opus, mp3 and aiff need nothing more)"
 )
 
