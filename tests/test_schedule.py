@@ -151,6 +151,8 @@ def test_no_guide_steps_is_no_guide() -> None:
         ("learning_rate", -1.0),
         ("hours", float("nan")),
         ("max_steps", -1),
+        ("clip", 0.0),
+        ("guide_width", 0.0),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> None:

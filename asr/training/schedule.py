@@ -58,6 +58,9 @@ class TrainingOptions:
         for name, value in vars(self).items():
             if name != "precision" and not 0 <= value < float("inf"):
                 raise ConfigError(f"training.{name} {value}: must be 0 or more")
+        for name in ("clip", "guide_width"):
+            if getattr(self, name) == 0:
+                raise ConfigError(f"training.{name} 0: must be above 0")
 
     @property
     def has_end(self) -> bool:
