@@ -60,7 +60,7 @@ class TrainingOptions:
                 raise ConfigError(f"training.{name} {value}: must be 0 or more")
         for name in ("clip", "guide_width"):
             if getattr(self, name) == 0:
-                raise ConfigError(f"training.{name} 0: must be above 0")
+                raise ConfigError(f"training.{name} {getattr(self, name)}: must be above 0")
 
     @property
     def has_end(self) -> bool:
