@@ -220,6 +220,34 @@ def test_bf16_changes_the_losses_a_little(tmp_path: Path, manifest_path: Path) -
     torch.testing.assert_close(losses(short)[:3], losses(exact)[:3], rtol=0.02, atol=0.02)
 
 
+def test_short_utterances_come_first_for_their_epochs_then_a_random_order_of_the_seed(
+    tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intact = loop._losses
+    seen: list[tuple[float, tuple[str, ...]]] = []
+
+    def watched(*arguments: Any) -> Losses:
+        seen.append((arguments[1].seconds / len(arguments[1].ids), arguments[1].ids))
+        return intact(*arguments)
+
+    def order(name: str, **options: int) -> list[tuple[float, tuple[str, ...]]]:
+        """Mean length and ids of the batches of two epochs, three each."""
+        seen.clear()
+        run(tmp_path / name, config(manifest_path, {"training": options}))
+        return list(seen)
+
+    monkeypatch.setattr(loop, "_losses", watched)
+    both = order("both", short_first_epochs=2)
+    assert both[:3] == sorted(both[:3])
+    assert both[3:] == sorted(both[3:])
+    first = order("first", short_first_epochs=1)
+    assert first[:3] == both[:3]
+    assert first[3:] != both[3:]
+    assert sorted(first[3:]) == sorted(both[3:])
+    other = order("other", short_first_epochs=1, seed=2)
+    assert [ids for _, ids in other] != [ids for _, ids in first]
+
+
 def test_masks_begin_at_their_step(
     tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
