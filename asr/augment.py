@@ -105,7 +105,8 @@ def waveform_variants(
     """
     variants = []
     for speed in options.speeds:
-        digest = hashlib.sha256(f"{utterance_id} {speed}".encode()).digest()
+        name = f"{utterance_id} {speed}".encode(errors="backslashreplace")
+        digest = hashlib.sha256(name).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         variants.append(_disturb(change_speed(waveform, speed), options, sample_rate, generator))
     return variants

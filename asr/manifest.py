@@ -28,6 +28,8 @@ class Utterance:
 def read(path: str | Path) -> list[Utterance]:
     """Read a manifest; relative audio paths are taken from the manifest's folder.
 
+    Where a line has no id, the audio's path without its extension is the id: two folders may hold files of one name.
+
     Raises ManifestError naming the file, and the line where one is wrong.
     """
     path = Path(path)
@@ -51,7 +53,7 @@ def _parse(line: str, path: Path, number: int) -> Utterance:
         entry = json.loads(line)
         audio = Path(entry["audio_filepath"])
         return Utterance(
-            id=str(entry.get("id", audio.stem)),
+            id=str(entry.get("id", audio.with_suffix(""))),
             audio=audio if audio.is_absolute() else path.parent / audio,
             duration=float(entry["duration"]),
             text=str(entry["text"]),

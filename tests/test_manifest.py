@@ -1,6 +1,7 @@
 """Manifests: what is written is read back, and a wrong line is named."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,19 @@ def test_relative_audio_is_taken_from_the_manifests_folder(tmp_path: Path) -> No
     )
     (utterance,) = manifest.read(tmp_path / "m.jsonl")
     assert utterance.audio == tmp_path / "x" / "a.wav"
-    assert utterance.id == "a"
     assert utterance.speaker is None
+
+
+def test_without_an_id_files_of_one_name_in_two_folders_stay_apart(tmp_path: Path) -> None:
+    lines = [{"audio_filepath": f"{folder}/1.wav", "duration": 1, "text": "a"} for folder in "xy"]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [utterance.id for utterance in manifest.read(tmp_path / "m.jsonl")] == ["x/1", "y/1"]
+
+
+def test_a_file_name_that_is_not_utf8_survives(tmp_path: Path) -> None:
+    audio = tmp_path / os.fsdecode(b"t\xff.wav")
+    manifest.write(tmp_path / "m.jsonl", [Utterance("1", audio, 1.0, "a")])
+    assert manifest.read(tmp_path / "m.jsonl")[0].audio == audio
 
 
 @given(st.text())
