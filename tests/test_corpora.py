@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def test_each_layout_gives_its_utterances(
     summary = corpora.prepare(corpus, layout(root, make_audio), tmp_path / "out", name="my")
     assert summary.problems == []
     utterances = manifest.read(tmp_path / "out" / "my.jsonl")
-    assert [(u.id, u.text) for u in utterances] == list(TEXTS.items())
+    below = "audio/" if corpus == "csv_file" else ""  # an id is the path as the table has it
+    assert [(u.id.removeprefix(below), u.text) for u in utterances] == list(TEXTS.items())
     assert [u.speaker for u in utterances] == SPEAKERS.get(corpus, ["a", "a", "b"])
     assert all(u.audio.is_file() and u.duration == pytest.approx(0.5, abs=0.02) for u in utterances)
 
@@ -198,6 +200,44 @@ def test_vctk_takes_the_second_microphone_where_there_is_one(
     assert names == ["a1_mic2.flac", "a2_mic2.flac", "b1_mic1.flac"]
 
 
+def test_files_of_one_name_in_two_folders_of_a_table_stay_apart(
+    root: Path, make_audio: MakeAudio, tmp_path: Path
+) -> None:
+    for speaker in "xy":
+        make_audio(f"corpus/{speaker}/1.wav")
+    (root / "t.csv").write_text("audio,text\nx/1.wav,one\ny/1.wav,one\n")
+    corpora.prepare("csv_file", root / "t.csv", tmp_path)
+    assert [u.id for u in manifest.read(tmp_path / "t.jsonl")] == ["x/1", "y/1"]
+
+
+def test_names_that_are_not_utf8_are_prepared_and_reported(
+    root: Path, make_audio: MakeAudio, tmp_path: Path
+) -> None:
+    good, bad = root / os.fsdecode(b"t\xff.wav"), root / os.fsdecode(b"b\xff.wav")
+    try:
+        make_audio("plain.wav").rename(good)
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    bad.write_bytes(b"not audio")
+    for path in (good, bad):
+        path.with_suffix(".txt").write_text("a")
+    summary = corpora.prepare("folder", root, tmp_path)
+    assert [u.audio for u in manifest.read(tmp_path / "corpus.jsonl")] == [good]
+    assert summary.problems_file is not None
+    assert r"b\udcff.wav: not audio" in summary.problems_file.read_text(encoding="utf-8")
+
+
+def test_manifests_have_the_whole_name_of_their_folder(
+    tmp_path: Path, make_audio: MakeAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_audio("v1.2/sub/a.wav").with_suffix(".txt").write_text("a")
+    corpora.prepare("folder", tmp_path / "v1.2", tmp_path)
+    assert (tmp_path / "v1.2.jsonl").exists()
+    monkeypatch.chdir(tmp_path / "v1.2" / "sub")
+    corpora.prepare("folder", "..", tmp_path / "out")
+    assert (tmp_path / "out" / "v1.2.jsonl").exists()
+
+
 def test_tables_keep_quotes_and_separators(
     root: Path, make_audio: MakeAudio, tmp_path: Path
 ) -> None:
@@ -271,6 +311,8 @@ def test_of_two_files_with_one_name_the_lossless_one_is_taken(
     assert finder.find(tmp_path / "f" / "a.mp3") == tmp_path / "f" / "a.mp3"
     assert finder.find(tmp_path / "f" / "a.wav") == tmp_path / "f" / "a.flac"
     assert finder.find(tmp_path / "nowhere" / "a") is None
+    (tmp_path / "f" / "b.rf64").touch()
+    assert finder.find(tmp_path / "f" / "b.rf64") == tmp_path / "f" / "b.rf64"
 
 
 def _utterances(count: int, *, speakers: int | None, sentences: int) -> list[Utterance]:
@@ -311,7 +353,7 @@ def test_the_seed_alone_decides_what_is_held_out() -> None:
     assert first != other
 
 
-@pytest.mark.parametrize("amount", [0, -1, 0.9999, 100])
+@pytest.mark.parametrize("amount", [0, -1, 0.9999, 100, float("nan"), float("inf")])
 def test_a_holdout_that_leaves_nothing_is_an_error(amount: float) -> None:
     with pytest.raises(CorpusError, match="holdout"):
         hold_out(_utterances(100, speakers=None, sentences=1), amount, seed=0)

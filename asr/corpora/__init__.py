@@ -1,5 +1,6 @@
 """A corpus on disk in, manifests (one a split), a summary and a list of unusable utterances out."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,9 +69,7 @@ def prepare(
         first = f"; the first problem: {prepared.problems[0]}" if prepared.problems else ""
         raise CorpusError(f"{root}: no usable utterance in this {corpus} corpus{first}")
     splits = prepared.splits if holdout is None else _divide(prepared.splits, holdout, seed)
-    prefix = name or (
-        root.absolute().stem if corpus in ("kaldi_dir", "folder", "csv_file") else corpus
-    )
+    prefix = name or (_own_name(root) if corpus in ("kaldi_dir", "folder", "csv_file") else corpus)
     summaries = []
     for split, utterances in splits.items():
         file = (
@@ -116,6 +115,12 @@ def _divide(
         )
     train, dev = hold_out(splits[ALL], holdout, seed)
     return {"train": train, "dev": dev}
+
+
+def _own_name(root: Path) -> str:
+    """A folder's name, or a file's without its ending; `.` and `..` have the names of what they stand for."""
+    path = Path(os.path.abspath(root))
+    return path.name if path.is_dir() else path.stem
 
 
 def _file_name(prefix: str, split: str) -> str:

@@ -7,6 +7,7 @@ reporting what cannot be used are here, once.
 import csv
 import hashlib
 import io
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,8 @@ from asr.text import normalise
 
 # Of several files with one stem the first extension wins: lossless before lossy before film and phone containers.
 AUDIO_EXTENSIONS = (
-    *(".flac", ".wav", ".aiff", ".aif", ".au", ".w64", ".caf", ".opus", ".ogg", ".mp3"),
+    *(".flac", ".wav", ".aiff", ".aif", ".au", ".w64", ".caf", ".sph"),
+    *(".opus", ".ogg", ".oga", ".mp3"),
     *(".m4a", ".aac", ".mp4", ".mka", ".mkv", ".webm", ".mov", ".3gp", ".amr", ".wma"),
 )
 T = TypeVar("T")
@@ -68,10 +70,10 @@ class AudioFinder:
 
     def find(self, path: Path) -> Path | None:
         """Return `path` where it exists, else the file beside it of the same stem and a known audio extension."""
-        stems = self.stems(path.parent)
-        if path.suffix.lower() in AUDIO_EXTENSIONS:
-            return path if path.is_file() else stems.get(path.stem)
-        return stems.get(path.name)
+        if path.is_file():
+            return path
+        known = path.suffix.lower() in AUDIO_EXTENSIONS
+        return self.stems(path.parent).get(path.stem if known else path.name)
 
     def stems(self, folder: Path) -> dict[str, Path]:
         """Return the audio files in `folder` by stem; of several with one stem the first known extension wins."""
@@ -115,7 +117,8 @@ def hold_out(
     normaliser writes them), so that nothing heard or read in dev is in train by that key. The choice depends on
     the seed and the key alone. Raises CorpusError where nothing would be left to train on.
     """
-    target = round(amount) if amount >= 1 else round(amount * len(utterances))
+    share = amount if amount >= 1 else amount * len(utterances)
+    target = round(share) if math.isfinite(share) else 0
     speakers = {utterance.speaker for utterance in utterances}
     by_speaker = None not in speakers and len(speakers) > 1
     groups: dict[str, list[Utterance]] = defaultdict(list)
@@ -125,7 +128,7 @@ def hold_out(
         )
     held: set[str] = set()
     count = 0
-    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
+    for key in sorted(groups, key=lambda key: _digest(f"{seed}:{key}")):
         if count + len(groups[key]) <= target:
             held.add(key)
             count += len(groups[key])
@@ -222,3 +225,7 @@ def _listing(folder: Path) -> list[Path]:
 
 def _id(utterance: Utterance) -> str:
     return utterance.id
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="backslashreplace")).digest()

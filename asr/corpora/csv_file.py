@@ -1,7 +1,7 @@
 """A CSV file (or TSV) with a header, one recording a line, in; one split out."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from asr.corpora.common import (
     ALL,
@@ -26,7 +26,8 @@ def prepare(root: Path) -> Prepared:
     """Read the table `root`; relative audio paths are taken from its folder, the delimiter from its header.
 
     Columns by name: audio (or path, audio_filepath, file, filename, wav), text (or sentence, transcript,
-    transcription) and, if there, speaker and id. Raises CorpusError where a column is missing.
+    transcription) and, if there, speaker and id; without an id it is the audio's path without its extension. Raises
+    CorpusError where a column is missing.
     """
     return measure({ALL: _entries(root)})
 
@@ -46,5 +47,5 @@ def _entries(table: Path) -> Iterator[Entry | Problem]:
             yield Problem(f"line {number}", table, f"line {number}: no audio path")
             continue
         audio = table.parent / path
-        id = column(row, ["id"]) or audio.stem
+        id = column(row, ["id"]) or PurePath(path).with_suffix("").as_posix()
         yield Entry(id, finder.find(audio), text, column(row, SPEAKER_COLUMNS) or None, audio)
