@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import ssl
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -238,6 +239,24 @@ def test_a_server_that_never_answers_ends_in_one_error(archive: Server, tmp_path
     assert len(archive.ranges) == 3
     with pytest.raises(CorpusError, match="refused, 2 times"):
         fetch("http://127.0.0.1:9/x", tmp_path / "c", attempts=2)
+
+
+def test_a_secure_connection_that_breaks_off_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+
+    def broken(url: str, part: Path, start: int, timeout: float) -> None:
+        starts.append(start)
+        with part.open("ab") as file:
+            file.write(b"half")
+        if len(starts) == 1:
+            raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+
+    monkeypatch.setattr("asr.corpora.download._fetch_once", broken)
+    monkeypatch.setattr("asr.corpora.download.time.sleep", lambda seconds: None)
+    fetch("https://host/x", tmp_path / "x")
+    assert starts == [0, 4]
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "no-url"])

@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import sys
 import tarfile
 import tempfile
@@ -135,7 +136,7 @@ def fetch(url: str, part: Path, *, attempts: int = 5, timeout: float = 60.0) -> 
             reason = f"HTTP status {error.code} {error.reason}"
         except urllib.error.URLError as error:
             reason = str(error.reason)
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = str(error) or type(error).__name__
         after = part.stat().st_size if part.exists() else 0
         failures = 1 if after > before else failures + 1
