@@ -204,16 +204,23 @@ def prepare(
     """
     from asr import corpora
 
+    if report is not None and not check:
+        raise ConfigError("--report is where --check writes what it finds: give it too")
     if check and arguments[0] not in corpora.CORPORA:
+        if output or download or subset or mirror or name or holdout is not None:
+            raise ConfigError(
+                f"{arguments[0]!r} is no CORPUS, and manifests take no option but --check and --report; "
+                f"a CORPUS is one of {', '.join(corpora.CORPORA)}"
+            )
         raise typer.Exit(0 if _check(arguments, report) else SOME_FAILED)
     if len(arguments) != 2:
         raise ConfigError("prepare takes a CORPUS and its ROOT, or --check and manifests")
     if output is None:
         raise ConfigError("prepare needs --output, a folder for the manifests")
     corpus, root = arguments
-    folder = _download(corpus, root, subset or [], mirror) if download else Path(root)
     if (subset or mirror) and not download:
         raise ConfigError("--subset and --mirror say what --download fetches: give it too")
+    folder = _download(corpus, root, subset or [], mirror) if download else Path(root)
     summary = corpora.prepare(corpus, folder, output, name=name, holdout=holdout, seed=seed)
     corpora.print_summary(summary)
     fine = not check or _check([split.manifest for split in summary.splits], report)
@@ -297,9 +304,11 @@ def _download(corpus: str, root: str, subsets: list[str], mirror: str | None) ->
     names = subsets or [corpus]
     known = [name for name, archive in ARCHIVES.items() if archive.corpus == corpus]
     for name in names:
+        if not known:
+            raise ConfigError(f"--download: {corpus} has no public archive")
         if name not in known:
-            choice = f"choose from {', '.join(known)}" if known else "it has no public archive"
-            raise ConfigError(f"--download: no subset {name!r} of {corpus}: {choice}")
+            wrong = f"no subset {name!r} of {corpus}" if subsets else f"{corpus} needs --subset"
+            raise ConfigError(f"--download: {wrong}: choose from {', '.join(known)}")
     folders = [download(name, root, mirror=mirror) for name in names]
     return folders[0]  # all subsets of a corpus lie in one
 
