@@ -60,6 +60,10 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
     Raises CheckpointError naming the file and what is wrong with it.
     """
     content = read(path)
+    if "progress" in content:
+        raise CheckpointError(
+            f"{path}: the state of a training, not a model; model.pt, best.pt and step-*.pt beside it are models"
+        )
     version = content.get("format")
     if version != FORMAT:
         raise CheckpointError(f"{path}: model format {version!r}; this version reads {FORMAT}")

@@ -82,6 +82,7 @@ class Recognizer:
         Silence, and audio shorter than one step of the model, gives an empty text. Raises AudioError, naming
         the file and the reason, if it cannot be read or is longer than 60 s.
         """
+        _checked_duration(audio, sample_rate)  # of a file by its header, before all of it is read
         waveform = self._waveform(audio, sample_rate)
         return self._transcript(audio, waveform, self.recognise([waveform])[0][0])
 
@@ -160,7 +161,6 @@ class Recognizer:
         return enough and _loudness(waveform, rate) >= SILENCE_DBFS
 
     def _waveform(self, item: AudioInput, sample_rate: int) -> torch.Tensor:
-        _checked_duration(item, sample_rate)
         rate = self.trained.features.sample_rate
         if isinstance(item, str | Path):
             waveform = torch.from_numpy(audio.read(item, sample_rate=rate))
@@ -268,4 +268,8 @@ def _checked_device(device: str) -> str:
         raise ConfigError(f"device {device!r} is not known; use cpu, cuda or cuda:0") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA GPU(s) here"
+        )
     return device

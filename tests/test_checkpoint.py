@@ -156,6 +156,8 @@ def test_a_zip_or_a_tensor_file_of_something_else_is_one_clear_error(tmp_path: P
     assert refused(path).endswith("not a model file")
     torch.save({"weights": {}}, path)
     assert "format None" in refused(path)
+    torch.save({"weights": {}, "optimizer": {}, "progress": {}}, path)
+    assert "the state of a training, not a model" in refused(path)
 
 
 def test_a_truncated_file_is_one_clear_error(tmp_path: Path) -> None:
