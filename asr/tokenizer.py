@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from asr.errors import AsrError
-
-ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+from asr.text import ALPHABET
 
 
 class Tokenizer:

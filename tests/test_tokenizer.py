@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from asr import text
 from asr.errors import AsrError
-from asr.tokenizer import ALPHABET, Tokenizer
+from asr.text import ALPHABET
+from asr.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = [Tokenizer.blank, Tokenizer.pad, Tokenizer.sos, Tokenizer.eos]
@@ -63,10 +64,6 @@ def test_the_four_special_ids_differ_and_are_no_characters() -> None:
     assert len(set(SPECIAL)) == 4
     assert not set(SPECIAL) & set(Tokenizer().encode(ALPHABET))
     assert Tokenizer().size == 4 + len(ALPHABET) == 4 + len(set(Tokenizer().encode(ALPHABET)))
-
-
-def test_the_tokenizers_alphabet_is_the_normalisers() -> None:
-    assert ALPHABET == text.ALPHABET
 
 
 def test_special_ids_are_skipped_when_decoding() -> None:
