@@ -255,7 +255,7 @@ def _check_audio(
 def _check_text(
     utterance: Utterance, text: str, options: DoctorOptions
 ) -> Iterator[tuple[str, str]]:
-    lost = {char for char in utterance.text if char.isalnum() and not normalise(char)}
+    lost = {char for char in set(utterance.text) if char.isalnum() and not normalise(char)}
     if lost:
         yield "lost letters", f"{' '.join(sorted(lost))} in {utterance.text!r}"
     if not text:
