@@ -24,7 +24,8 @@ demo: env ## transcribe data/samples with the bundled model into out/demo
 	@test -n "$(SAMPLES)" || { echo "error: data/samples holds no audio" >&2; exit 2; }
 	$(BIN)/asr transcribe $(SAMPLES) --format txt --output-dir out/demo
 
-test: export OMP_NUM_THREADS ?= 1 # the tests' matrices are too small to share out; holds in their subprocesses too
+# One thread: the tests' matrices are too small to share out. Their subprocesses inherit it.
+test: export OMP_NUM_THREADS ?= 1
 test: env ## the tests
 	$(BIN)/python -m pytest -q
 
