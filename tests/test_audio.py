@@ -294,10 +294,7 @@ def test_other_containers_without_pyav_say_what_to_install(
     unnamed = tmp_path / "recording"
     unnamed.write_bytes(b"\x1a\x45\xdf\xa3" + b"\x00" * 100)
     for path in (named, unnamed):
-        assert (
-            "pip install av (wav, flac, ogg, opus, mp3 and aiff need nothing"
-            in the_error(path)
-        )
+        assert "pip install av (wav, flac, ogg, opus, mp3 and aiff need nothing" in the_error(path)
 
 
 def encode_with_pyav(path: Path, codec: str) -> Path:

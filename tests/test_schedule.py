@@ -8,6 +8,7 @@ from asr.errors import ConfigError
 from asr.training.schedule import (
     Progress,
     TrainingOptions,
+    fraction_done,
     is_finished,
     is_longer,
     learning_rate,
@@ -164,3 +165,27 @@ def test_an_end_is_any_of_four_options() -> None:
     assert not TrainingOptions().has_end
     for name in ("hours", "epochs", "max_steps", "patience"):
         assert TrainingOptions(**{name: 1}).has_end
+
+
+def test_fraction_done_follows_whichever_end_is_nearer() -> None:
+    progress = Progress(step=30, elapsed=900.0)
+    assert fraction_done(progress, TrainingOptions(max_steps=120), 10) == 0.25
+    assert fraction_done(progress, TrainingOptions(hours=0.5), 10) == 0.5
+    assert fraction_done(progress, TrainingOptions(max_steps=120, hours=0.5), 10) == 0.5
+    assert fraction_done(progress, TrainingOptions(epochs=3), 10) == 1.0
+    assert fraction_done(progress, TrainingOptions(patience=3), 10) < 1e-6
+
+
+def test_with_hours_the_rate_reaches_0_at_the_hour_however_the_pace_changes() -> None:
+    options = TrainingOptions(hours=1.0, learning_rate=1.0, warmup_steps=1, cooldown=0.5)
+    progress = Progress(step=1000, elapsed=1800.0)  # quick steps at first
+    assert plan_end(progress, options, 100)
+    rates = []
+    while not is_finished(progress, options):
+        rates.append(learning_rate(progress, options))
+        progress.step += 1
+        progress.elapsed += 18.0  # slow ones later
+    assert len(rates) == 100
+    assert rates[0] == 1.0
+    assert rates[-1] == pytest.approx(0.01)
+    assert progress.elapsed == 3600.0

@@ -22,6 +22,7 @@ from asr.training.monitor import Monitor
 from asr.training.run import Run, new_model, prepare, restore
 from asr.training.schedule import (
     TrainingOptions,
+    fraction_done,
     is_finished,
     learning_rate,
     loss_weights,
@@ -94,6 +95,7 @@ def _loop(
         rate = learning_rate(progress, training)
         for parameters in run.optimizer.param_groups:
             parameters["lr"] = rate
+        heard = progress.audio_seconds
         finite = _step(run, group, training, augmentation)
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
@@ -102,6 +104,8 @@ def _loop(
             )
         progress.step += 1
         progress.batch += training.accumulate
+        done = fraction_done(progress, training, steps_per_epoch)
+        run.monitor.show(progress, done, progress.audio_seconds - heard)
         if progress.step % training.log_every == 0:
             run.monitor.log(progress, rate)
         if progress.step % training.validate_every == 0:

@@ -24,13 +24,18 @@ class Monitor:
         self.sums: dict[str, float] = {}
         self.started = time.perf_counter()
         self.board: Any = None
+        self.live: Any = None
+        self.heard = 0.0  # seconds of audio since the last log line, over all processes
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
 
     def begin(self, step: int) -> None:
         """Open the records at a step; rows of a run that went further and lost that work are dropped."""
+        self.started = time.perf_counter()
         if self.output is None:
             return
+        self.live = _live_bar()
+        self.live.start()
         from torch.utils.tensorboard import SummaryWriter
 
         self.board = SummaryWriter(str(self.output / "tensorboard"), purge_step=step + 1)
@@ -41,9 +46,21 @@ class Monitor:
                 file.writelines(row for row in rows if _step(row) <= step)
 
     def say(self, line: str) -> None:
-        """One line on stderr."""
-        if self.output is not None:
+        """One line on stderr, above the progress bar if there is one."""
+        if self.output is None:
+            return
+        if self.live is not None and not self.live.disable:
+            self.live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
             print(line, file=sys.stderr, flush=True)
+
+    def show(self, progress: Progress, fraction: float, audio_seconds: float) -> None:
+        """Move the progress bar after a step that heard so much audio, over all processes."""
+        self.heard += audio_seconds
+        if self.live is not None:
+            speed = self.heard / (time.perf_counter() - self.started)
+            text = f"step {progress.step}  epoch {progress.epoch}  {speed:.0f}x real time"
+            self.live.update(self.live.task_ids[0], completed=fraction, description=text)
 
     @contextmanager
     def bar(self, name: str) -> Iterator[Callable[[int, int], None]]:
@@ -79,6 +96,7 @@ class Monitor:
             f"data wait {row['data_wait']:.1%}"
         )
         self.sums.clear()
+        self.heard = 0.0
         self.started = time.perf_counter()
 
     def write(self, kind: str, progress: Progress, row: dict[str, float]) -> None:
@@ -99,9 +117,25 @@ class Monitor:
             self.board.add_image(name, imread(path), progress.step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write out what is buffered and take the progress bar away."""
+        if self.live is not None:
+            self.live.stop()
         if self.board is not None:
             self.board.close()
+
+
+def _live_bar() -> Any:
+    """A progress bar on stderr that counts from 0 to 1; disabled where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    console = Console(stderr=True)
+    disabled = not console.is_terminal
+    bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=disabled, transient=True)
+    bar.add_task("starting", total=1.0)
+    return bar
 
 
 def _step(row: str) -> float:

@@ -79,7 +79,7 @@ class Progress:
     audio_seconds: float = 0.0  # seen so far
     skipped_steps: int = 0  # with a gradient that was not finite
     cooldown_step: int = -1  # where the learning rate began to fall; -1 is not yet
-    end_step: int = -1  # where it reaches 0
+    end_step: int = -1  # where it reaches 0; -1 if that is not yet or the hours decide
     best_wer: float = float("inf")
     worse: int = 0  # validations since the best
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
@@ -90,14 +90,17 @@ def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int)
     if progress.cooldown_step >= 0:
         return False
     last = _last_step(options, steps_per_epoch)
-    budget = options.hours * 3600
     if progress.step >= last - round(options.cooldown * last):
         progress.cooldown_step, progress.end_step = progress.step, last
-    elif budget > 0 and progress.elapsed >= (1 - options.cooldown) * budget:
-        seconds_per_step = progress.elapsed / max(1, progress.step)
-        left = max(1, round((budget - progress.elapsed) / seconds_per_step))
-        progress.cooldown_step, progress.end_step = progress.step, progress.step + left
+    elif options.hours and progress.elapsed >= (1 - options.cooldown) * options.hours * 3600:
+        progress.cooldown_step = progress.step
     return progress.cooldown_step >= 0
+
+
+def fraction_done(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> float:
+    """How much of the training is over, from 0 to 1; 0 where only patience will end it."""
+    by_time = progress.elapsed / (options.hours * 3600) if options.hours else 0.0
+    return min(1.0, max(by_time, progress.step / _last_step(options, steps_per_epoch)))
 
 
 def is_longer(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
@@ -119,9 +122,12 @@ def learning_rate(progress: Progress, options: TrainingOptions) -> float:
     """Warm-up, a plateau, and a linear fall to 0 (warmup-stable-decay), for the step about to be made."""
     step = progress.step + 1
     rate = options.learning_rate * min(1.0, step / max(1, options.warmup_steps))
-    if progress.cooldown_step >= 0:
+    if progress.end_step >= 0:
         length = progress.end_step - progress.cooldown_step
         rate *= (progress.end_step - progress.step) / max(1, length)
+    elif progress.cooldown_step >= 0:
+        budget = options.hours * 3600
+        rate *= max(0.0, budget - progress.elapsed) / (options.cooldown * budget)
     return rate
 
 
@@ -138,7 +144,7 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
 
 
 def is_finished(progress: Progress, options: TrainingOptions) -> bool:
-    """Whether the planned end or the patience is reached, or the time is well over."""
-    over_time = options.hours > 0 and progress.elapsed > 1.1 * options.hours * 3600
+    """Whether the planned end is reached, or the patience, or the time is over."""
+    over_time = options.hours > 0 and progress.elapsed >= options.hours * 3600
     impatient = options.patience > 0 and progress.worse >= options.patience
     return over_time or impatient or 0 <= progress.end_step <= progress.step
