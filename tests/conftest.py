@@ -1,5 +1,6 @@
 """What the tests share: fixed seeds, one thread, small waveforms and files made of them."""
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from asr import manifest
 from asr.manifest import Utterance
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL_SPEECH = ROOT.parent / "shared" / "data"
+REAL_SPEECH = Path(os.environ.get("ROOT", ROOT / "data"))  # as for recipes/librispeech/run.sh
 SAMPLE_RATE = 16_000
 
 Waveform = np.ndarray
@@ -83,9 +84,9 @@ def make_manifest(tmp_path: Path, make_audio: Callable[..., Path]) -> Callable[.
 
 @pytest.fixture(scope="session")
 def real_speech() -> Path:
-    """The folder of real corpora beside the checkout; the test is skipped where there is none."""
+    """The folder of real corpora; the test is skipped where there is none."""
     if not (REAL_SPEECH / "LibriSpeech").is_dir():
-        pytest.skip("no real speech: ../shared/data/LibriSpeech is not there")
+        pytest.skip(f"no real speech: {REAL_SPEECH / 'LibriSpeech'} is not there")
     return REAL_SPEECH
 
 
