@@ -138,9 +138,9 @@ def evaluate(
     utterances = spread(manifests.read(manifest), limit)
     recognizer = load(model, device=device, beam_size=beam_size, threads=threads)
     result = measure(recognizer, utterances, progress=sys.stderr.isatty())
+    typer.echo(json.dumps(_figures(result)) if as_json else summary(result))
     if output is not None:
         write_rows(output, result)
-    typer.echo(json.dumps(_figures(result)) if as_json else summary(result))
     raise typer.Exit(SOME_FAILED if result.unreadable else 0)
 
 

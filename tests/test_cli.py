@@ -234,6 +234,16 @@ def test_evaluate_refuses_an_output_it_cannot_write_before_it_begins(
     assert "rows.doc: must end in .tsv or .jsonl" in result.stderr
 
 
+def test_rates_are_printed_though_the_rows_cannot_be_written(
+    asr: Callable[..., Result], model: Path, make_manifest: Make
+) -> None:
+    manifest = make_manifest(["yes"], "test.jsonl", 1.0)
+    result = asr("evaluate", model, manifest, "--output", manifest / "rows.tsv")
+    assert result.exit_code == 2
+    assert "WER" in result.stdout
+    assert str(manifest) in result.stderr
+
+
 def test_prepare_writes_manifests_and_checks_them(
     asr: Callable[..., Result], make_audio: Make, tmp_path: Path
 ) -> None:
