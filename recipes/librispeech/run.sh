@@ -27,8 +27,7 @@ prepare() { asr prepare "$@" --output "$manifests" || [ $? -eq 1 ]; }
 
 for subset in $subsets; do # download and prepare
     if [ ! -d "$root/LibriSpeech/$subset" ]; then
-        asr prepare librispeech "$root" --download --subset "$subset" ${MIRROR:+--mirror "$MIRROR"} \
-            --output "$manifests" || [ $? -eq 1 ]
+        prepare librispeech "$root" --download --subset "$subset" ${MIRROR:+--mirror "$MIRROR"}
     elif [ ! -f "$manifests/$subset.jsonl" ]; then
         prepare librispeech "$root/LibriSpeech"
     fi
@@ -48,7 +47,8 @@ else
     python "${train[@]}" "$@"
 fi
 
-for set in $tests; do # evaluate
-    echo "== $set"
-    asr evaluate "$run/model.pt" "$manifests/$set.jsonl" --output "$run/$set.tsv"
+[ "$config" != here ] || tests="$tests speechocean762"
+for name in $tests; do # evaluate
+    echo "== $name"
+    asr evaluate "$run/model.pt" "$manifests/$name.jsonl" --output "$run/$name.tsv" || [ $? -eq 1 ]
 done
