@@ -24,7 +24,10 @@ from asr.text import ALPHABET, normalise
 # Every check: whether it must be mended before training or scoring, and what it finds.
 ERROR, WARNING = "error", "warning"
 CHECKS: Mapping[str, tuple[str, str]] = {
-    "unreadable": (ERROR, "audio that is missing, damaged or not audio"),
+    "unreadable": (
+        ERROR,
+        "audio that is missing, damaged, cut short, with NaN in it, or not audio",
+    ),
     "wrong duration": (ERROR, "the manifest's duration is not that of the file"),
     "empty text": (ERROR, "nothing is left of the text once it is normalised"),
     "outside alphabet": (ERROR, "characters that the model cannot write, after normalising"),
@@ -200,10 +203,14 @@ def _headers(utterances: Sequence[Utterance]) -> list[_Header]:
 
 
 def _header(utterance: Utterance) -> _Header:
+    """What the file says of itself, once all of it has been decoded: NaN and a cut end show only there."""
     try:
-        return audio.info(utterance.audio)
+        header = audio.info(utterance.audio)
+        for _ in audio.blocks(utterance.audio, seconds=60, sample_rate=header.sample_rate):
+            pass
     except AudioError as error:
         return error
+    return header
 
 
 def _figures(

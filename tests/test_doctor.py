@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from asr import doctor, manifest
 from asr.doctor import CHECKS, DoctorOptions, Report, check, check_manifests
@@ -83,6 +85,19 @@ def test_characters_outside_the_alphabet_are_counted_as_written() -> None:
         options=NO_AUDIO,
     )
     assert report.manifests[0].raw_characters == {",": 3, "!": 1, "5": 1, ".": 1}
+
+
+def test_damage_behind_a_sound_header_is_found(make_audio: Callable[..., Path]) -> None:
+    cut, nan = make_audio("cut.flac", 2.0), make_audio("nan.wav", 2.0)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    waveform, rate = soundfile.read(nan, dtype="float32")
+    waveform[100] = np.nan
+    soundfile.write(nan, waveform, rate, subtype="FLOAT")
+    utterances = [Utterance(path.stem, path, 2.0, "some words here") for path in (cut, nan)]
+    report = check({"train": [replace(u, text=f"{u.text} {u.id}") for u in utterances]})
+    assert _found(report) == [("unreadable", "train", "cut"), ("unreadable", "train", "nan")]
+    assert "truncated or damaged" in report.findings[0].detail
+    assert "NaN" in report.findings[1].detail
 
 
 def test_unreadable_audio_and_wrong_durations_are_found(

@@ -181,7 +181,7 @@ def with_progress(results: Iterable[T], total: int) -> Iterable[T]:
     from rich.progress import track
 
     console = Console(stderr=True)
-    return track(results, "Reading audio headers", total, console=console, transient=True)
+    return track(results, "Reading audio", total, console=console, transient=True)
 
 
 def require_folder(root: Path, corpus: str) -> Path:
