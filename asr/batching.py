@@ -43,7 +43,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
-        check_range(self, "data", ("batch_seconds", "max_seconds"), 0.1)
+        check_range(self, "data", ("batch_seconds", "max_seconds"), 0.1, 1e6)
         check_range(self, "data", ("workers",), 0)
 
 

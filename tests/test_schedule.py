@@ -189,3 +189,34 @@ def test_with_hours_the_rate_reaches_0_at_the_hour_however_the_pace_changes() ->
     assert rates[0] == 1.0
     assert rates[-1] == pytest.approx(0.01)
     assert progress.elapsed == 3600.0
+
+
+def test_the_rate_never_exceeds_its_peak_when_a_cooldown_is_resumed_with_more_time() -> None:
+    progress = Progress(step=1000, elapsed=0.8 * 3600)
+    assert plan_end(progress, TrainingOptions(hours=1.0), 100)
+    longer = TrainingOptions(hours=4.0)
+    assert learning_rate(progress, longer) == longer.learning_rate
+
+
+def test_steps_end_a_training_whose_cooldown_the_clock_began() -> None:
+    progress = Progress(step=1000, elapsed=0.8 * 3600)
+    assert plan_end(progress, TrainingOptions(hours=1.0), 100)
+    by_steps = TrainingOptions(max_steps=1010)
+    rates = []
+    while not is_finished(progress, by_steps):
+        plan_end(progress, by_steps, 100)
+        rates.append(learning_rate(progress, by_steps))
+        progress.step += 1
+    assert progress.step == 1010
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(by_steps.learning_rate / 10)
+
+
+def test_the_clock_takes_the_rate_to_0_where_it_ends_before_the_steps() -> None:
+    options = TrainingOptions(
+        hours=1.0, max_steps=120, cooldown=0.5, learning_rate=1.0, warmup_steps=1
+    )
+    progress = Progress(step=60, elapsed=3000.0)
+    assert plan_end(progress, options, 100)
+    progress.elapsed = 3599.0
+    assert learning_rate(progress, options) < 0.001

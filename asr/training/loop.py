@@ -210,13 +210,12 @@ def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOp
 
 def _uses_bf16(precision: str, device: torch.device) -> bool:
     """bf16 where asked for, or where the chip has matrix units for it: a CPU without them is slower in bf16."""
-    if precision == "auto":
-        return (
-            torch.cuda.is_bf16_supported()
-            if device.type == "cuda"
-            else torch.cpu._is_amx_tile_supported()
-        )
-    return precision == "bf16"
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    has_matrix_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return bool(has_matrix_units())
 
 
 def _validate(run: Run, training: TrainingOptions) -> None:
@@ -253,7 +252,7 @@ def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
     for name, row in rows.items() if data.dev else ():
         run.monitor.say(f"{name}  dev  {_in_words(row)}")
     info = state.describe(progress, run.data.hours, data.train)
-    info |= {"chosen": chosen, "dev": rows[chosen]}
+    info |= {"seed": training.seed, "chosen": chosen, "dev": rows[chosen]}
     checkpoint.save(output / state.FINAL, replace(candidates[chosen], info=info))
     run.monitor.say(f"model: {output / state.FINAL} ({chosen})")
 

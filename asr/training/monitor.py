@@ -88,12 +88,14 @@ class Monitor:
         row["times_real_time"] = sums["audio_seconds"] / seconds
         row["data_wait"] = self.sums.get("waited", 0.0) / seconds
         row["learning_rate"] = learning_rate
+        row["skipped_steps"] = progress.skipped_steps
         self.write("train", progress, row)
         self.say(
             f"step {progress.step}  epoch {progress.epoch}  {progress.elapsed / 3600:.2f} h  "
             f"attention {row['attention']:.3f}  ctc {row['ctc']:.3f}  guide {row['guide']:.3f}  "
             f"norm {row['gradient_norm']:.2f}  lr {learning_rate:.2e}  {row['times_real_time']:.0f}x real time  "
             f"data wait {row['data_wait']:.1%}"
+            + (f"  {progress.skipped_steps} steps skipped" if progress.skipped_steps else "")
         )
         self.sums.clear()
         self.heard = 0.0

@@ -11,12 +11,16 @@ from asr.batching import DataOptions, TrainingSet, epoch_batches, load_training_
 from asr.checkpoint import Trained
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
+from asr.files import atomic_write
 from asr.model import ModelOptions, Seq2Seq
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
 from asr.training.monitor import Monitor
 from asr.training.schedule import Progress, TrainingOptions, is_finished, is_longer
 from asr.training.validation import Validation
+
+MAX_NAMED = 20  # utterances left out that are shown; all of them are in the file
+LEFT_OUT = "left-out.txt"
 
 
 @dataclass
@@ -107,7 +111,10 @@ def restore(
             before = state.load(plateau, run.model, run.optimizer)
             run.progress = replace(before, cooldown_step=-1, end_step=-1)
         progress = run.progress
-        run.monitor.say(f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h")
+        unused = f"; {initial} is not used" if initial is not None else ""
+        run.monitor.say(
+            f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h{unused}"
+        )
     elif initial is not None:
         missing = state.initialise(run.model, initial)
         new = f"; new: {', '.join(missing)}" if missing else ""
@@ -154,8 +161,12 @@ def _load_data(
             options=data,
             on_progress=on_progress,
         )
-    for line in examples.skipped:
+    for line in examples.skipped[:MAX_NAMED]:
         monitor.say(f"left out: {line}")
+    if monitor.output is not None and examples.skipped:
+        with atomic_write(monitor.output / LEFT_OUT) as file:
+            file.writelines(f"{line}\n" for line in examples.skipped)
     left_out = len(examples.skipped)
-    monitor.say(f"{len(examples)} utterances, {examples.hours:.2f} h, {left_out} left out")
+    where = f", all named in {monitor.output / LEFT_OUT}" if monitor.output and left_out else ""
+    monitor.say(f"{len(examples)} utterances, {examples.hours:.2f} h, {left_out} left out{where}")
     return examples

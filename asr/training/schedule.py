@@ -87,14 +87,17 @@ class Progress:
 
 def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
     """Fix, once it is due, where the learning rate begins to fall and where training ends; True if that is now."""
-    if progress.cooldown_step >= 0:
-        return False
     last = _last_step(options, steps_per_epoch)
-    if progress.step >= last - round(options.cooldown * last):
-        progress.cooldown_step, progress.end_step = progress.step, last
-    elif options.hours and progress.elapsed >= (1 - options.cooldown) * options.hours * 3600:
-        progress.cooldown_step = progress.step
-    return progress.cooldown_step >= 0
+    by_steps = progress.step >= last - round(options.cooldown * last)
+    by_clock = (
+        options.hours > 0 and progress.elapsed >= (1 - options.cooldown) * options.hours * 3600
+    )
+    if by_steps and progress.end_step < 0:
+        progress.end_step = last
+    if progress.cooldown_step >= 0 or not (by_steps or by_clock):
+        return False
+    progress.cooldown_step = progress.step
+    return True
 
 
 def fraction_done(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> float:
@@ -119,16 +122,21 @@ def _last_step(options: TrainingOptions, steps_per_epoch: int) -> int:
 
 
 def learning_rate(progress: Progress, options: TrainingOptions) -> float:
-    """Warm-up, a plateau, and a linear fall to 0 (warmup-stable-decay), for the step about to be made."""
+    """Warm-up, a plateau, and a linear fall to 0 (warmup-stable-decay), for the step about to be made.
+
+    Where both steps and hours set an end, the one that has less left decides.
+    """
     step = progress.step + 1
     rate = options.learning_rate * min(1.0, step / max(1, options.warmup_steps))
+    if progress.cooldown_step < 0:
+        return rate
+    left = [1.0]
     if progress.end_step >= 0:
         length = progress.end_step - progress.cooldown_step
-        rate *= (progress.end_step - progress.step) / max(1, length)
-    elif progress.cooldown_step >= 0:
-        budget = options.hours * 3600
-        rate *= max(0.0, budget - progress.elapsed) / (options.cooldown * budget)
-    return rate
+        left.append((progress.end_step - progress.step) / max(1, length))
+    if options.hours > 0 and options.cooldown > 0:
+        left.append((1 - progress.elapsed / (options.hours * 3600)) / options.cooldown)
+    return rate * max(0.0, min(left))
 
 
 def loss_weights(step: int, options: TrainingOptions) -> LossWeights:

@@ -84,6 +84,8 @@ def describe(progress: Progress, hours: float, manifests: tuple[str, ...]) -> di
     """What a model file says of its own training."""
     return {
         "steps": progress.step,
+        "skipped_steps": progress.skipped_steps,
+        "audio_hours": round(progress.audio_seconds / 3600, 1),
         "training_hours": round(progress.elapsed / 3600, 3),
         "data_hours": round(hours, 2),
         "manifests": [Path(m).name for m in manifests],
