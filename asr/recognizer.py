@@ -47,7 +47,7 @@ def load(
             raise ConfigError(f"threads is {threads}; it must be 1 or more")
         torch.set_num_threads(threads)
     options = DecodingOptions() if beam_size is None else DecodingOptions(beam_size=beam_size)
-    place = _checked_device(device)
+    place = checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
     return Recognizer(checkpoint.load(path, device=place), options=options, device=place)
 
@@ -66,7 +66,11 @@ class Recognizer:
     """A model with its features, tokenizer and search options, ready to transcribe recordings of up to 60 s."""
 
     def __init__(
-        self, trained: Trained, *, options: DecodingOptions | None = None, device: str = "cpu"
+        self,
+        trained: Trained,
+        *,
+        options: DecodingOptions | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         """Wrap `trained`, moving its model to `device` and into evaluation mode."""
         self.trained = trained
@@ -261,15 +265,19 @@ def _as_floats(item: NDArray[np.generic] | torch.Tensor) -> NDArray[np.float32]:
     return array.astype(np.float32)
 
 
-def _checked_device(device: str) -> str:
+def checked_device(device: str) -> torch.device:
+    """The device of that name. Raises ConfigError where it is unknown or not to be had here."""
     try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is not known; use cpu, cuda or cuda:0") from error
-    if kind == "cuda" and not torch.cuda.is_available():
+        place = torch.device(device)
+    except RuntimeError:
+        place = torch.device("meta")
+    if place.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device {device!r} is not known; use cpu, cuda, cuda:0 or mps")
+    if place.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
-    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA GPU(s) here"
-        )
-    return device
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"device {device!r}: torch finds {count} CUDA GPU(s) here")
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device {device!r}: torch finds no Apple GPU here; use cpu")
+    return place

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from asr.errors import ConfigError
+from asr.recognizer import checked_device
 
 T = TypeVar("T")
 
@@ -43,13 +43,10 @@ def start(device: str) -> Place:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local = os.environ.get("LOCAL_RANK", "0")
-    try:
-        place = torch.device(f"cuda:{local}" if device == "cuda" else device)
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is not known; use cpu, cuda or cuda:0") from error
+    place = checked_device(device)
+    if device == "cuda":
+        place = checked_device(f"cuda:{local}")
     if place.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
         torch.cuda.set_device(place)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
