@@ -40,10 +40,7 @@ def vtt(transcript: Transcript) -> str:
 
 def json_(transcript: Transcript) -> str:
     """Return everything that is known but the attention, as one indented JSON object; times in seconds."""
-    text = json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
-    return text.encode(
-        "utf-8", "backslashreplace"
-    ).decode()  # \udcff: a file name that is not UTF-8
+    return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
 
 
 def tsv(transcript: Transcript) -> str:

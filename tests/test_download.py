@@ -130,6 +130,13 @@ def test_a_download_is_verified_extracted_and_marked(archive: Server, tmp_path: 
     assert len(archive.ranges) == 1  # the second found the marker
 
 
+def test_what_a_killed_extraction_left_is_removed(archive: Server, tmp_path: Path) -> None:
+    left = tmp_path / ".extract-toy.tar.gz.tmp" / "LibriSpeech"
+    left.mkdir(parents=True)
+    download("toy", tmp_path)
+    _assert_complete(tmp_path)
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(
     archive: Server, tmp_path: Path
 ) -> None:

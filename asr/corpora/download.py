@@ -11,7 +11,6 @@ import shutil
 import ssl
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -176,7 +175,9 @@ def extract(archive: Path, root: Path, folder: str, *, note: str = "") -> None:
     """
     if not hasattr(tarfile, "data_filter"):
         raise CorpusError("safe extraction needs Python 3.11.4 or later")
-    temporary = Path(tempfile.mkdtemp(dir=root, prefix=".extract-", suffix=".tmp"))
+    temporary = root / f".extract-{archive.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # of an extraction that was killed
+    temporary.mkdir()
     try:
         _say(f"extracting {archive}")
         with tarfile.open(archive) as tar:
