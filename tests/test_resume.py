@@ -211,6 +211,21 @@ def test_a_longer_training_goes_on_from_the_plateau(tmp_path: Path, manifest_pat
     assert steps == [2, 4, 6, 9, 12]  # 8, of the cooldown that was given up, is gone
 
 
+def test_more_hours_go_on_from_the_plateau_too(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = {"training": {"hours": 0.0004, "cooldown": 0.5}}
+    run(tmp_path, config(manifest_path, short))
+    plateau, last = (
+        state(tmp_path, name)["progress"]["step"] for name in ("plateau.pt", "last.pt")
+    )
+    assert plateau < last
+    capsys.readouterr()
+    longer = {"training": {"hours": 1.0, "cooldown": 0.5, "max_steps": last + 1}}
+    run(tmp_path, config(manifest_path, longer))
+    assert f"going on from step {plateau}," in capsys.readouterr().err
+
+
 def test_a_finished_training_run_again_changes_nothing(
     tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,12 @@ def is_longer(progress: Progress, options: TrainingOptions, steps_per_epoch: int
     return longer and last > 1.1 * progress.end_step and options.has_end
 
 
+def fell_too_early(progress: Progress, options: TrainingOptions) -> bool:
+    """Whether the learning rate has begun to fall though by the hours now asked for it is not yet time to."""
+    falls_at = (1 - options.cooldown) * options.hours * 3600
+    return progress.cooldown_step >= 0 > progress.end_step and progress.elapsed < falls_at
+
+
 def _last_step(options: TrainingOptions, steps_per_epoch: int) -> int:
     """The end that max_steps and epochs set; without either, a step that is never reached."""
     limits = [options.max_steps] if options.max_steps else []
