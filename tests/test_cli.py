@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_help_names_every_command_and_the_exit_statuses(asr: Callable[..., Resul
     text = asr("--help").stdout
     assert all(command in text for command in COMMANDS)
     assert "1 some files failed" in text
+
+
+def test_version_is_the_packages(asr: Callable[..., Result]) -> None:
+    assert asr("--version").stdout == f"asr {version('asr')}\n"
 
 
 def test_a_single_text_goes_to_stdout_and_nothing_else(

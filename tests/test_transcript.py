@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from asr.transcript import Attention, Segment, Transcript, Word
+from asr.transcript import Attention, Failure, Segment, Transcript, Word
 
 
 def test_to_dict_is_json_with_times_in_seconds_rounded_to_the_millisecond() -> None:
@@ -40,3 +40,15 @@ def test_attention_is_for_pictures_and_stays_out_of_comparison_and_json() -> Non
 def test_transcripts_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Transcript("a").text = "b"  # type: ignore[misc]
+
+
+def test_failures_and_words_of_all_segments_in_order() -> None:
+    loop, skip = Failure("loop", 0.5, 1.0, "twice", mended=True), Failure("skip", 2.0, 3.0)
+    first, second = Word("a", 0.0, 0.5), Word("b", 2.0, 2.5)
+    segments = Segment(0, 1, "a", (first,), failures=(loop,)), Segment(2, 3, "b", (second,))
+    transcript = Transcript("a b", (*segments, Segment(3, 4, "", failures=(skip,))))
+    assert transcript.failures == (loop, skip)
+    assert transcript.words == (first, second)
+    assert transcript.to_dict()["segments"][0]["failures"] == [
+        {"kind": "loop", "start": 0.5, "end": 1.0, "detail": "twice", "mended": True}
+    ]

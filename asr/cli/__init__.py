@@ -1,0 +1,21 @@
+"""The commands: arguments in, one call each, results on stdout, progress and errors on stderr.
+
+One file a command; `base` has what they share. Nothing heavy is imported until a command needs it.
+Exit status: 0 all done; 1 some of the files could not be used, the rest is done; 2 wrong arguments or input that
+the whole job needs; 130 interrupted.
+"""
+
+from asr.cli import attention, average, evaluate, info, prepare, train, transcribe
+from asr.cli.base import app, main
+
+__all__ = [
+    "app",
+    "attention",
+    "average",
+    "evaluate",
+    "info",
+    "main",
+    "prepare",
+    "train",
+    "transcribe",
+]

@@ -1,0 +1,104 @@
+"""What all commands share: the app itself, its exit statuses, common options, and how it speaks on stderr.
+
+A command's own file holds its arguments, one call and what is printed; see asr/cli/__init__.py for the list.
+"""
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from asr.errors import AsrError
+
+T = TypeVar("T")
+SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FIRST = ("transcribe", "listen", "evaluate", "train", "prepare")
+"""The commands that --help lists before the others."""
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can cause into one line on stderr and an exit status."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = sorted(super().list_commands(ctx))
+        return sorted(names, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AsrError as error:
+            complain(str(error))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            note("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(BAD_INPUT)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A Listen-Attend-Spell speech recognizer: prepare, train, evaluate, transcribe.",
+    epilog="Exit status: 0 all done, 1 some files failed, 2 wrong arguments or input, 130 interrupted.",
+)
+
+BEAM = typer.Option(None, "--beam-size", help="Hypotheses kept; 1, the default, is greedy.")
+DEVICE = typer.Option("cpu", help="cpu, cuda or cuda:N.")
+THREADS = typer.Option(None, help="CPU threads; default: torch's choice.")
+MODEL = typer.Option(None, help="Model file; default: the one in the package.")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"asr {version('asr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print it and exit."
+    ),
+) -> None:
+    pass
+
+
+def tracked(results: Iterable[T], name: str, total: int) -> Iterator[T]:
+    """Pass results on, with a progress bar on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    # A redirected stdout is the user's file: the bar must not take over what is printed to it.
+    shared = sys.stdout.isatty()
+    with Progress(console=console, disable=hidden, transient=True, redirect_stdout=shared) as bar:
+        yield from bar.track(results, total=total, description=name)
+
+
+def note(line: str) -> None:
+    """Print a line on stderr."""
+    typer.echo(line, err=True)
+
+
+def complain(message: str) -> None:
+    """Print an error on stderr."""
+    note(f"error: {message}")
+
+
+def main() -> None:
+    """Run the command line: the entry point of `asr` and of `python -m asr`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    app()

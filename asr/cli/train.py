@@ -1,0 +1,42 @@
+"""`asr train`: a recipe in, a trained model out."""
+
+# ruff: noqa: B008 - one parameter an option is how Typer reads a command
+
+from pathlib import Path
+
+import typer
+
+from asr.cli.base import DEVICE, app
+
+
+@app.command(
+    epilog="Example: asr train recipes/librispeech/mini.toml --hours 2 --set training.seed=2"
+)
+def train(
+    recipe: Path = typer.Argument(..., help="Recipe, TOML."),
+    set_: list[str] | None = typer.Option(
+        None, "--set", metavar="SECTION.KEY=VALUE", help="Change an option of the recipe."
+    ),
+    hours: float | None = typer.Option(None, help="Train so long: --set training.hours=H."),
+    output: Path | None = typer.Option(None, help="Folder for all results; default: runs/RECIPE."),
+    resume: bool = typer.Option(True, help="Go on from what is in the folder, or begin anew."),
+    init: Path | None = typer.Option(None, help="Model to begin with, where its weights fit."),
+    device: str = DEVICE,
+) -> None:
+    """Train a model by a recipe; Ctrl-C saves, and the same command goes on from there."""
+    from asr import config, training
+
+    overrides = [*(set_ or []), *([] if hours is None else [f"training.hours={hours}"])]
+    options = config.load(recipe, overrides)
+    path = training.train(
+        output or Path("runs") / recipe.stem,
+        model=options.model,
+        data=options.data,
+        training=options.training,
+        features=options.features,
+        augmentation=options.augment,
+        resume=resume,
+        initial=init,
+        device=device,
+    )
+    typer.echo(path)
