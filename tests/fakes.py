@@ -110,7 +110,7 @@ def follow(
         log_probs.append(float(scores[0, chosen]))
         rows.append(state.attention[0, : int(memory.lengths[0])])
     attention = torch.stack(rows)[:-1]
-    return rank_score(log_probs, attention, options)
+    return rank_score(sum(log_probs), attention, options)
 
 
 def brute_force(

@@ -4,15 +4,22 @@ import pytest
 import torch
 from fakes import BigramModel, ToyModel, brute_force, follow
 
-from asr.decoding import DecodingOptions, Hypothesis, beam, decode, greedy
+from asr.decoding import DecodingOptions, Hypothesis, Search, decode, greedy
+from asr.decoding import beam as beam_search
 from asr.decoding.diagonality import diagonality
 from asr.errors import ConfigError
-from asr.model import DecoderOptions, EncoderOptions, ModelOptions, Seq2Seq
+from asr.model import DecoderOptions, EncoderOptions, Memory, ModelOptions, Seq2Seq
 from asr.model.attention import ATTENTIONS, AttentionOptions
 from asr.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer("ab")
 GREEDY = DecodingOptions()
+
+
+def beam(
+    model: Seq2Seq, memory: Memory, tokenizer: Tokenizer, options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    return beam_search(model, memory, tokenizer, Search(options))
 
 
 def assert_same(one: Hypothesis, other: Hypothesis) -> None:

@@ -8,16 +8,22 @@ from asr.decoding.beam import beam
 from asr.decoding.greedy import greedy
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.options import DecodingOptions
+from asr.decoding.search import Search
 from asr.model import Memory, Seq2Seq
 from asr.tokenizer import Tokenizer
 
-__all__ = ["DecodingOptions", "Hypothesis", "beam", "decode", "greedy"]
+__all__ = ["DecodingOptions", "Hypothesis", "Search", "beam", "decode", "greedy"]
 
 
 def decode(
-    model: Seq2Seq, memory: Memory, tokenizer: Tokenizer, options: DecodingOptions
+    model: Seq2Seq, memory: Memory, tokenizer: Tokenizer, search: Search | DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """Return the n-best hypotheses of each utterance of `memory`, best first, in the batch's order."""
-    if options.beam_size > 1:
-        return beam(model, memory, tokenizer, options)
-    return [[best] for best in greedy(model, memory, tokenizer, options)]
+    """Return the n-best hypotheses of each utterance of `memory`, best first, in the batch's order.
+
+    Raises ConfigError where the search does not fit the model.
+    """
+    if isinstance(search, DecodingOptions):
+        search = Search(search)
+    if search.options.beam_size > 1 or len(search.scorers(model, tokenizer)) > 1:
+        return beam(model, memory, tokenizer, search)
+    return [[best] for best in greedy(model, memory, tokenizer, search.options)]

@@ -47,6 +47,7 @@ def greedy(
             memory, state = memory.select(parents), state.select(parents)
         history.push(parents, tokens, best, attention)
     found = [empty_hypothesis() for _ in lengths]
-    for end, hypothesis in zip(ends, history.trace(ends, lengths, options), strict=True):
+    traced = history.trace(ends, lengths, options, {"attention": 1.0})
+    for end, hypothesis in zip(ends, traced, strict=True):
         found[end.utterance] = hypothesis
     return found

@@ -18,6 +18,7 @@ class Hypothesis:
     `score` is what the search ranks by (see DecodingOptions). `token_log_probs` holds one value per token and then
     eos's: the search's score counts eos also where it had to be forced at the token limit, and `ended` is False
     there. `attention` is (L, U) float32 on the CPU, one row per token, cut to the utterance's own memory length.
+    `parts` are the unweighted sums of each scorer, eos included, by name; "attention" is that of token_log_probs.
     An utterance without any audio has no tokens, no log probabilities and ended False.
     """
 
@@ -26,20 +27,15 @@ class Hypothesis:
     token_log_probs: tuple[float, ...]
     attention: Tensor
     ended: bool
+    parts: dict[str, float] = field(default_factory=dict)
 
 
-def rank_score(
-    token_log_probs: Sequence[float], attention: Tensor, options: DecodingOptions
-) -> float:
-    """Return the score of a finished hypothesis, as DecodingOptions defines it; arguments as in Hypothesis."""
+def rank_score(total: float, attention: Tensor, options: DecodingOptions) -> float:
+    """Return the score of a finished hypothesis from S(y), as DecodingOptions defines it, and attention (L, U)."""
     length = attention.shape[0]
     covered = int((attention.sum(0) > COVERED).sum())
     normal = ((5 + length) / 6) ** options.length_penalty
-    return (
-        sum(token_log_probs) / normal
-        + options.length_bonus * length
-        + options.coverage_bonus * covered
-    )
+    return total / normal + options.length_bonus * length + options.coverage_bonus * covered
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ class End:
     row: int
     log_prob: float  # of eos
     ended: bool  # False: eos was forced at the token limit
+    others: tuple[float, ...] = ()  # sums of the scorers after attention, eos included
 
 
 @dataclass
@@ -74,9 +71,16 @@ class History:
         self.attention.append(attention)
 
     def trace(
-        self, ends: Sequence[End], lengths: Sequence[int], options: DecodingOptions
+        self,
+        ends: Sequence[End],
+        lengths: Sequence[int],
+        options: DecodingOptions,
+        weights: dict[str, float],
     ) -> list[Hypothesis]:
-        """Return the hypotheses that stopped at `ends`; `lengths` are the memory lengths by utterance."""
+        """Return the hypotheses that stopped at `ends`.
+
+        `lengths` are the memory lengths by utterance, `weights` those of the scorers by name, attention first.
+        """
         parents = [p.tolist() for p in self.parents]
         tokens = [t.tolist() for t in self.tokens]
         log_probs = [p.tolist() for p in self.log_probs]
@@ -92,8 +96,10 @@ class History:
             size = lengths[end.utterance]
             rows = torch.stack([a[:size] for _, _, a in path]) if path else torch.zeros(0, size)
             chosen = (*(p for _, p, _ in path), end.log_prob)
-            score = rank_score(chosen, rows, options)
-            found.append(Hypothesis(tuple(t for t, _, _ in path), score, chosen, rows, end.ended))
+            parts = dict(zip(weights, (sum(chosen), *end.others), strict=True))
+            total = sum(weight * parts[name] for name, weight in weights.items() if weight > 0)
+            score, words = rank_score(total, rows, options), tuple(t for t, _, _ in path)
+            found.append(Hypothesis(words, score, chosen, rows, end.ended, parts))
         return found
 
 

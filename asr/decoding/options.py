@@ -14,12 +14,14 @@ class DecodingOptions:
 
     A finished hypothesis y of L tokens is ranked by
 
-        score(y) = log P(y, eos) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
+        score(y) = S(y) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
+        S(y) = (1 - ctc_weight) * log P_attention(y, eos) + ctc_weight * log P_ctc(y)
 
     The division is GNMT's length normalisation (Wu et al. 2016, section 7, equation 14; length_penalty 1 is close
     to Listen, Attend and Spell's log P / L). C(y) counts the memory steps whose attention, summed over the tokens,
     exceeds 0.5 (Chorowski & Jaitly 2016, section 3): it rewards having read all audio and does not pay for reading
-    it twice. All three are 0 by default: the score is the log probability. ConfigError names a value out of range.
+    it twice. All three are 0 by default. Joint decoding with CTC is Watanabe et al. 2017, section II-C. ConfigError
+    names a value out of range.
     """
 
     beam_size: int = 1  # hypotheses kept per utterance; 1 is greedy search
@@ -27,6 +29,9 @@ class DecodingOptions:
     length_penalty: float = 0.0  # exponent of the length normalisation; 0 is none
     length_bonus: float = 0.0  # added per token, in nats; counters the preference for short texts
     coverage_bonus: float = 0.0  # added per memory step that was attended to, in nats
+    ctc_weight: float = (
+        0.0  # share of CTC in the log probability, 0 to 1; the rest is the decoder's
+    )
     max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut
 
     def __post_init__(self) -> None:
@@ -40,6 +45,8 @@ class DecodingOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}; it must be 0 or more")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ConfigError(f"ctc_weight is {self.ctc_weight}; it must be from 0 to 1")
 
     def token_limit(self, seconds: float) -> int:
         """Return the number of tokens that a recording of `seconds` may have; none where there is no audio."""

@@ -1,0 +1,102 @@
+"""What a beam ranks by: a memory in, for every row the log-scores of each next token out.
+
+A scorer is started on a batch and gives a state, a value; the search moves its rows with `advance`, so that no scorer
+can be reordered differently from another. The CTC, word and hot-word scorers have a file each.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from asr.model import Memory, Seq2Seq, State
+from asr.tokenizer import Tokenizer
+
+
+class ScorerState(Protocol):
+    """What a scorer knows of N = B * R hypotheses, R rows for each utterance that is still searched."""
+
+    @property
+    def scores(self) -> Tensor:
+        """Log-scores (N, V) of each next token; -inf where it cannot follow."""
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> Self:
+        """The state of the rows that come from rows `parents` (N',) by `tokens` (N',).
+
+        Utterances may leave, with all their rows; those that stay keep their order.
+        """
+
+
+class Scorer(Protocol):
+    """Starts a search."""
+
+    def start(self, memory: Memory, rows: int) -> ScorerState:
+        """The state before the first token, with `rows` rows for each utterance of `memory`."""
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """The decoder after its last step: `scores` (N, V) of the next token and where it looked for it."""
+
+    model: Seq2Seq
+    memory: Memory
+    state: State
+    scores: Tensor
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> "AttentionState":
+        """See ScorerState."""
+        memory, state = self.memory, self.state.select(parents)
+        if len(parents) < len(self.scores):
+            memory = memory.select(parents)
+        scores, state = self.model.step(tokens, memory, state)
+        return AttentionState(self.model, memory, state, scores.float())
+
+
+@dataclass(frozen=True)
+class AttentionScorer:
+    """The attention decoder."""
+
+    model: Seq2Seq
+
+    def start(self, memory: Memory, rows: int) -> AttentionState:
+        """See Scorer."""
+        memory = memory.select(torch.arange(len(memory.lengths)).repeat_interleave(rows))
+        tokens = torch.full_like(memory.lengths, Tokenizer.sos)
+        scores, state = self.model.step(tokens, memory, self.model.initial_state(memory))
+        return AttentionState(self.model, memory, state, scores.float())
+
+
+@dataclass(frozen=True)
+class WordCountState:
+    """Whether each row (N,) is inside a word."""
+
+    space: int
+    size: int
+    inside: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """1 (N, V) for a token that ends a word, else 0."""
+        counts = self.inside.new_zeros(len(self.inside), self.size, dtype=torch.float32)
+        counts[:, [self.space, Tokenizer.eos]] = self.inside.float()[:, None]
+        return counts
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> "WordCountState":
+        """See ScorerState."""
+        return WordCountState(self.space, self.size, tokens != self.space)
+
+
+@dataclass(frozen=True)
+class WordCountScorer:
+    """Counts words, so that each can be given a bonus: a language model alone prefers few."""
+
+    tokenizer: Tokenizer
+    space: int
+
+    def start(self, memory: Memory, rows: int) -> WordCountState:
+        """See Scorer."""
+        inside = torch.zeros(
+            len(memory.lengths) * rows, dtype=torch.bool, device=memory.mask.device
+        )
+        return WordCountState(self.space, self.tokenizer.size, inside)
