@@ -72,14 +72,8 @@ class Decoder(nn.Module):
         return Memory(values, lengths, self.attention.keys(values), mask)
 
     def initial_state(self, memory: Memory) -> State:
-        """The state before the first token: zeros, and attention on the first step of the memory."""
-        values = memory.values
-        batch, steps, width = values.shape
-        count = self.options.layers * (2 if self.options.cell == "lstm" else 1)
-        hidden = tuple(values.new_zeros(batch, self.options.width) for _ in range(count))
-        attention = values.new_zeros(batch, steps, dtype=torch.float32)
-        attention[:, :1] = 1
-        return State(hidden, values.new_zeros(batch, width), attention, torch.zeros_like(attention))
+        """The state before the first token."""
+        return initial_state(self.options, memory)
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
         """Last tokens (B,) and the state they were produced from to log_probs (B, V) and the next state."""
@@ -172,3 +166,14 @@ class Decoder(nn.Module):
                 inputs = torch.rnn_tanh_cell(inputs, states[i], *weights)
             new_states.append(inputs)
         return inputs, (*new_states, *new_cells)
+
+
+def initial_state(options: DecoderOptions, memory: Memory) -> State:
+    """The state before the first token: zeros, and attention on the first step of the memory."""
+    values = memory.values
+    batch, steps, width = values.shape
+    count = options.layers * (2 if options.cell == "lstm" else 1)
+    hidden = tuple(values.new_zeros(batch, options.width) for _ in range(count))
+    attention = values.new_zeros(batch, steps, dtype=torch.float32)
+    attention[:, :1] = 1
+    return State(hidden, values.new_zeros(batch, width), attention, torch.zeros_like(attention))

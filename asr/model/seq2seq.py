@@ -59,8 +59,7 @@ class Seq2Seq(nn.Module):
         width = 2 * options.encoder.width
         self.encoder = Encoder(n_mels, options.encoder)
         self.decoder = Decoder(vocabulary, width, options.decoder)
-        # CTC frames per memory step
-        self.ctc_factor = max(1, math.ceil(self.frame_seconds / CTC_SECONDS - 1e-9))
+        self.ctc_factor = ctc_factor(self.frame_seconds)
         self.ctc = nn.Linear(width, vocabulary * self.ctc_factor) if options.ctc else None
         self.apply(_open_forget_gates)
 
@@ -133,6 +132,11 @@ class Seq2Seq(nn.Module):
             reduction="sum",
             zero_infinity=True,
         )
+
+
+def ctc_factor(frame_seconds: float) -> int:
+    """CTC frames per memory step of `frame_seconds`."""
+    return max(1, math.ceil(frame_seconds / CTC_SECONDS - 1e-9))
 
 
 def _nothing(memory: Memory) -> Tensor:

@@ -1,0 +1,117 @@
+"""An exported network that stands in for `Seq2Seq` in every search: ONNX graphs in, the same four methods out.
+
+ONNX Runtime does the arithmetic, torch tensors go in and out, and memory and state are the same values as in eager
+mode, so that search, alignment and recognizer need not know which engine they use.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from asr.errors import CheckpointError, ConfigError
+from asr.model import Memory, ModelOptions, Seq2Seq, State
+from asr.model.decoder import initial_state
+from asr.model.memory import length_mask
+from asr.model.seq2seq import ctc_factor
+
+
+class OnnxModel(Seq2Seq):
+    """`encode`, `initial_state`, `step` and `ctc_log_probs` of an exported network, on the CPU; not for training."""
+
+    def __init__(
+        self,
+        graphs: Mapping[str, bytes],
+        options: ModelOptions,
+        *,
+        vocabulary: int,
+        n_mels: int,
+        hop_seconds: float,
+        threads: int | None = None,
+    ) -> None:
+        """Open the graphs encoder, step and, with a CTC head, ctc; `threads` None is as many as torch uses.
+
+        Raises ConfigError without onnxruntime, CheckpointError if a graph is missing or damaged.
+        """
+        nn.Module.__init__(self)
+        self.options = options
+        self.vocabulary = vocabulary
+        self.n_mels = n_mels
+        self.frame_seconds = hop_seconds * options.encoder.reduction
+        self.ctc_factor = ctc_factor(self.frame_seconds)
+        # A search asks whether there is a head; what it computes is in the graph.
+        self.ctc = cast(nn.Linear, nn.Identity()) if options.ctc else None
+        count = torch.get_num_threads() if threads is None else threads
+        needed = ("encoder", "step", *(("ctc",) if options.ctc else ()))
+        self.sessions = {name: _session(name, graphs, count) for name in needed}
+        self.step_inputs = [item.name for item in self.sessions["step"].get_inputs()]
+
+    def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
+        """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
+        given = {"features": _array(features), "feature_lengths": _array(feature_lengths)}
+        values, lengths, *keys = self._run("encoder", given)
+        # The attention `fixed` compares nothing and has no keys.
+        key = keys[0] if keys else values[:, :, :0]
+        return Memory(values, lengths, key, length_mask(lengths, values.shape[1]))
+
+    def initial_state(self, memory: Memory) -> State:
+        """The decoder's state before the first token."""
+        return initial_state(self.options.decoder, memory)
+
+    def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
+        """Last tokens (B,), at first all sos, to log_probs (B, V) of the next ones and the next state."""
+        if not len(tokens):  # a search that has just ended; onnxruntime would end the process
+            return memory.values.new_zeros(0, self.vocabulary), state
+        named = {
+            "tokens": tokens,
+            "values": memory.values,
+            "lengths": memory.lengths,
+            "keys": memory.keys,
+            "mask": memory.mask,
+            "context": state.context,
+            "attention": state.attention,
+            "coverage": state.coverage,
+            **{f"hidden{number}": value for number, value in enumerate(state.hidden)},
+        }
+        given = {name: _array(named[name]) for name in self.step_inputs}
+        log_probs, *hidden, context, attention, coverage = self._run("step", given)
+        return log_probs, State(tuple(hidden), context, attention, coverage)
+
+    def ctc_log_probs(self, memory: Memory) -> Tensor | None:
+        """Memory to CTC log_probs (B, U * ctc_factor, V); None without a head."""
+        if "ctc" not in self.sessions:
+            return None
+        return self._run("ctc", {"values": _array(memory.values)})[0]
+
+    def _run(self, name: str, given: dict[str, NDArray[Any]]) -> list[Tensor]:
+        return [torch.from_numpy(found) for found in self.sessions[name].run(None, given)]
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """The tensor's values without a copy where they lie in one piece."""
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _session(name: str, graphs: Mapping[str, bytes], threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            "engine onnx needs the package onnxruntime: pip install 'asr[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only; they are raised anyway
+    try:
+        return onnxruntime.InferenceSession(
+            graphs[name], options, providers=["CPUExecutionProvider"]
+        )
+    except KeyError as error:
+        raise CheckpointError(f"exported model: it lacks the graph {name}") from error
+    except Exception as error:  # onnxruntime's own classes share no base but this
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"exported model: graph {name}: {reason}") from error

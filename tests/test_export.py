@@ -1,0 +1,218 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr import audio, checkpoint
+from asr.checkpoint import Trained
+from asr.decoding import DecodingOptions, decode
+from asr.errors import AudioError, CheckpointError, ConfigError
+from asr.export import check, export, load_exported, open_engine
+from asr.features import FeatureOptions
+from asr.model import Seq2Seq
+from tests.models import CELLS, KINDS, MELS, TOKENIZER, padded, random_features, tiny_model
+from tests.recognizers import tiny_trained
+
+pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+OTHER_SIZES = {
+    "layers": 2,
+    "input_feeding": False,
+    "subsampling": 1,
+    "bottom_layers": 1,
+    "residual": True,
+    "norm": False,
+    "ctc": False,
+}
+
+
+def _onnx(model: Seq2Seq, *, int8: bool = False) -> Seq2Seq:
+    trained = Trained(model, TOKENIZER, FeatureOptions(n_mels=MELS), {})
+    return open_engine(trained, "onnx", int8=int8, threads=1).model
+
+
+def _follow(model: Seq2Seq, features: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """All that a search may see of a model: memory, CTC, and some steps of the decoder."""
+    with torch.inference_mode():
+        memory = model.encode(features, lengths)
+        state = model.initial_state(memory)
+        found = [memory.values, memory.keys, memory.lengths.float(), memory.mask.float()]
+        ctc = model.ctc_log_probs(memory)
+        found += [] if ctc is None else [ctc]
+        for token in (TOKENIZER.sos, *TOKENIZER.encode("fade"), TOKENIZER.eos):
+            tokens = torch.full_like(memory.lengths, token)
+            log_probs, state = model.step(tokens, memory, state)
+            found += [log_probs.exp(), *state.hidden]
+            found += [state.context, state.attention, state.coverage]
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, OTHER_SIZES], ids=["usual", "other sizes"])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_equals_eager(cell: str, kind: str, options: dict[str, object]) -> None:
+    model = tiny_model(cell=cell, kind=kind, **options)
+    batch = padded(random_features(37, 22, 5, 1), float("nan"))
+    eager, exported = _follow(model, *batch), _follow(_onnx(model), *batch)
+    assert len(eager) == len(exported)
+    for ours, theirs in zip(eager, exported, strict=True):
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_changes_no_result_of_an_exported_model(cell: str) -> None:
+    model = _onnx(tiny_model(cell=cell, kind="location"))
+    rows = random_features(41, 16, 7)
+    together = _follow(model, *padded(rows, float("nan"), extra=3))
+    for number, row in enumerate(rows):
+        alone = _follow(model, *padded([row]))
+        for ours, theirs in zip(alone, together, strict=True):
+            part = theirs[number][: ours.shape[1]] if ours.ndim > 1 else theirs[number]
+            torch.testing.assert_close(part, ours[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_search_finds_the_same_with_an_exported_model(beam_size: int) -> None:
+    model, options = tiny_model(kind="location"), DecodingOptions(beam_size=beam_size)
+    exported, batch = _onnx(model), padded(random_features(33, 50, 12))
+    found = []
+    for network in (model, exported):
+        with torch.inference_mode():
+            memory = network.encode(*batch)
+            hypotheses = decode(network, memory, TOKENIZER, options)
+        found.append([[h.tokens for h in best] for best in hypotheses])
+    assert found[0] == found[1]
+
+
+@pytest.fixture(scope="module")
+def english() -> Trained:
+    return checkpoint.load(checkpoint.bundled())
+
+
+@pytest.fixture(scope="module")
+def speech() -> list[torch.Tensor]:
+    names = ("river", "garden", "house")
+    return [torch.from_numpy(audio.read(SAMPLES / f"{name}.opus")) for name in names]
+
+
+def test_the_bundled_model_exported_writes_the_same_texts(
+    english: Trained, speech: list[torch.Tensor], tmp_path: Path
+) -> None:
+    export(english, tmp_path / "model")
+    found = check(english, load_exported(tmp_path / "model", threads=1), speech)
+    assert found.utterances == 3
+    assert found.changed == 0
+    assert found.max_difference < 1e-3
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_8_bits_are_close_and_smaller(
+    english: Trained, speech: list[torch.Tensor], engine: str
+) -> None:
+    int8 = open_engine(english, engine, int8=True, threads=1)
+    found = check(english, int8, speech, int8=True)
+    assert found.max_difference > 0
+    with pytest.raises(CheckpointError, match="differs from the eager one"):
+        check(english, int8, speech)
+
+
+def test_8_bits_take_a_quarter_of_the_space(tmp_path: Path) -> None:
+    trained = Trained(tiny_model(width=64), TOKENIZER, FeatureOptions(n_mels=MELS), {})
+    export(trained, tmp_path / "float32")
+    export(trained, tmp_path / "int8", int8=True)
+    sizes = [(tmp_path / name / "encoder.onnx").stat().st_size for name in ("float32", "int8")]
+    assert sizes[1] < 0.5 * sizes[0]
+    assert load_exported(tmp_path / "int8").tokenizer.alphabet == TOKENIZER.alphabet
+    once_more = load_exported(tmp_path / "float32", int8=True)  # on the way
+    assert (tmp_path / "float32" / "encoder.onnx").stat().st_size == sizes[0]
+    assert once_more.model.frame_seconds == trained.model.frame_seconds
+
+
+def test_check_refuses_a_corrupted_export(tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    trained, noise = tiny_trained(), [torch.randn(16_000)]
+    export(trained, tmp_path)
+    check(trained, load_exported(tmp_path), noise)
+    graph = onnx.load(tmp_path / "ctc.onnx")
+    weight = numpy_helper.to_array(graph.graph.initializer[0])
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight * 1.01, "weight0"))
+    onnx.save(graph, tmp_path / "ctc.onnx")
+    with pytest.raises(CheckpointError, match=r"differs .* nats, 0 of 1 transcripts"):
+        check(trained, load_exported(tmp_path), noise)
+
+
+def test_check_needs_audio() -> None:
+    trained = tiny_trained()
+    with pytest.raises(AudioError, match="no recording that is long enough"):
+        check(trained, trained, [torch.zeros(300)])
+
+
+def test_what_is_no_exported_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no exported model: model\.json: No such file"):
+        open_engine(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"model\.json: damaged"):
+        open_engine(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": 9}')
+    with pytest.raises(CheckpointError, match="export format 9; this version reads 1"):
+        open_engine(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": 1}')
+    with pytest.raises(CheckpointError, match="not a model of this version"):
+        open_engine(tmp_path)
+    export(tiny_trained(), tmp_path)
+    (tmp_path / "step.onnx").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="graph step"):
+        open_engine(tmp_path)
+    (tmp_path / "step.onnx").unlink()
+    with pytest.raises(CheckpointError, match="lacks the graph step"):
+        open_engine(tmp_path)
+
+
+def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
+    trained = tiny_trained()
+    with pytest.raises(ConfigError, match="engine 'jax': allowed are torch, onnx"):
+        open_engine(trained, "jax")
+    with pytest.raises(ConfigError, match="engine onnx runs on the cpu only"):
+        open_engine(trained, "onnx", device="cuda")
+    with pytest.raises(ConfigError, match="int8 runs on the cpu only"):
+        open_engine(trained, int8=True, device="cuda")
+    export(trained, tmp_path)
+    with pytest.raises(ConfigError, match="is an exported model; it needs engine onnx"):
+        open_engine(tmp_path, "torch")
+    with pytest.raises(CheckpointError, match="an exported model cannot be exported"):
+        export(open_engine(tmp_path), tmp_path / "again")
+
+
+def test_a_checkpoint_opens_with_either_engine(tmp_path: Path) -> None:
+    trained = tiny_trained()
+    checkpoint.save(tmp_path / "model.pt", trained)
+    batch = torch.randn(1, 60, 80), torch.tensor([60])
+    values = [
+        open_engine(tmp_path / "model.pt", engine).model.encode(*batch).values
+        for engine in (None, "onnx")
+    ]
+    torch.testing.assert_close(values[1], values[0].detach(), atol=1e-3, rtol=1e-3)
+
+
+def test_export_command_writes_checks_and_names_the_folder(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from asr.cli import app
+
+    checkpoint.save(tmp_path / "model.pt", tiny_trained())
+    folder, sound = tmp_path / "exported", str(SAMPLES / "river.opus")
+    command = ["export", str(tmp_path / "model.pt"), "--output", str(folder), "--check", sound]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{folder}\n"
+    assert "checked on 1 recordings" in result.stderr
+    assert {path.name for path in folder.iterdir()} == {
+        "model.json",
+        "encoder.onnx",
+        "step.onnx",
+        "ctc.onnx",
+    }
