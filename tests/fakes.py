@@ -1,6 +1,7 @@
 """Toy models for the search tests: the same `initial_state` and `step` as the real one, small enough to enumerate."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -94,31 +95,111 @@ class Scored:
     score: float
 
 
+def follow_all(
+    model: ToyModel, memory: Memory, utterance: int, sequences: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log probabilities (K, L + 1) and attention (K, L, U) of `sequences` (K, L) for one utterance, by definition."""
+    count, length = sequences.shape
+    memory = memory.select(torch.full((count,), utterance))
+    state, tokens = model.initial_state(memory), torch.full((count,), Tokenizer.sos)
+    log_probs, attention = [], [torch.zeros(count, 0, memory.mask.shape[1])]
+    for step in range(length + 1):
+        scores, state = model.step(tokens, memory, state)
+        ended = step == length
+        tokens = torch.full((count,), Tokenizer.eos) if ended else sequences[:, step]
+        log_probs.append(scores.gather(1, tokens[:, None]))
+        if not ended:
+            attention.append(state.attention[:, None])
+    size = int(memory.lengths[0])
+    return torch.cat(log_probs, 1), torch.cat(attention, 1)[..., :size]
+
+
 def follow(
     model: ToyModel,
     memory: Memory,
     utterance: int,
     tokens: Sequence[int],
-    tokenizer: Tokenizer,
     options: DecodingOptions,
 ) -> float:
-    """The score of `tokens` for one utterance alone, by definition: one step after the other, then eos."""
-    memory = memory.select(torch.tensor([utterance]))
-    state, log_probs, rows = model.initial_state(memory), [], []
-    for last, chosen in zip([tokenizer.sos, *tokens], [*tokens, tokenizer.eos], strict=True):
-        scores, state = model.step(torch.tensor([last]), memory, state)
-        log_probs.append(float(scores[0, chosen]))
-        rows.append(state.attention[0, : int(memory.lengths[0])])
-    attention = torch.stack(rows)[:-1]
-    return rank_score(sum(log_probs), attention, options)
+    """The score of `tokens` for one utterance alone: one step after the other, then eos."""
+    sequences = torch.tensor([tokens], dtype=torch.long)
+    log_probs, attention = follow_all(model, memory, utterance, sequences)
+    return rank_score(float(log_probs.sum()), attention[0], options)
 
 
 def brute_force(
-    model: ToyModel, memory: Memory, utterance: int, tokenizer: Tokenizer, options: DecodingOptions
+    model: ToyModel,
+    memory: Memory,
+    utterance: int,
+    tokenizer: Tokenizer,
+    options: DecodingOptions,
+    extra: Callable[[Tensor], Tensor | float] = lambda _: 0.0,
 ) -> list[Scored]:
-    """Every sequence up to the token limit with its score, best first."""
+    """Every sequence up to the token limit with its score, best first; `extra` of sequences (K, L) is added to S(y)."""
     limit = options.token_limit(int(memory.lengths[utterance]) * model.frame_seconds)
     letters = range(tokenizer.first_character, tokenizer.size)
-    every = [y for n in range(limit + 1) for y in product(letters, repeat=n)]
-    scored = [Scored(y, follow(model, memory, utterance, y, tokenizer, options)) for y in every]
+    scored = []
+    for length in range(limit + 1):
+        every = list(product(letters, repeat=length))
+        sequences = torch.tensor(every, dtype=torch.long).view(len(every), length)
+        log_probs, attention = follow_all(model, memory, utterance, sequences)
+        totals = log_probs.sum(1) * (1 - options.ctc_weight) + extra(sequences)
+        for y, total, rows in zip(every, totals.tolist(), attention, strict=True):
+            scored.append(Scored(y, rank_score(total, rows, options)))
     return sorted(scored, key=lambda item: -item.score)
+
+
+class JointToy(ToyModel):
+    """A toy model with CTC log probabilities, drawn once for each utterance."""
+
+    ctc_factor = 2
+    ctc = "a head"
+
+    def __init__(self, tokenizer: Tokenizer, *, seed: int = 0, eos_boost: float = 0.0) -> None:
+        super().__init__(tokenizer, seed=seed, eos_boost=eos_boost)
+        random = torch.Generator().manual_seed(seed + 1000)
+        logits = 2 * torch.randn(8, 16, tokenizer.size, generator=random)
+        logits[..., [tokenizer.pad, tokenizer.sos, tokenizer.eos]] = -torch.inf
+        self.frames = logits.log_softmax(-1)
+
+    def ctc_log_probs(self, memory: Memory) -> Tensor:
+        """(B, U * 2, V), with noise past the length as an encoder's padding has it."""
+        return self.frames[memory.values[:, 0, 0].long(), : 2 * memory.mask.shape[1]]
+
+
+@dataclass(frozen=True)
+class ToyLmState:
+    """The whole history as one number per row."""
+
+    history: Tensor
+
+    def select(self, index: Tensor) -> "ToyLmState":
+        return ToyLmState(self.history[index])
+
+
+class ToyLm:
+    """A character language model of random tables, and itself what a search is given: model and tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int = 0) -> None:
+        self.model, self.tokenizer = self, tokenizer
+        self.table = ToyModel(tokenizer, seed=seed + 2000).table
+
+    def initial_state(self, rows: int) -> ToyLmState:
+        return ToyLmState(torch.zeros(rows, dtype=torch.long))
+
+    def step(self, tokens: Tensor, state: ToyLmState) -> tuple[Tensor, ToyLmState]:
+        history = (state.history * 29 + tokens * 11) % SLOTS
+        return self.table[history], ToyLmState(history)
+
+
+class ToyWords:
+    """A word model of random but fixed numbers whose state is the word before; it knows no word."""
+
+    def start(self) -> str:
+        return "<s>"
+
+    def score(self, state: str, word: str) -> tuple[float, str]:
+        return -(zlib.crc32(f"{state} {word}".encode()) % 1000) / 250, word
+
+    def end(self, state: str) -> float:
+        return self.score(state, "</s>")[0]

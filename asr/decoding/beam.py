@@ -51,15 +51,17 @@ def beam(
     limits = [options.token_limit(n * model.frame_seconds) for n in lengths]
     finished, history = Finished(limits, lengths, options, search.gain), History()
     others = tuple(scorer for name, (_, scorer) in scorers.items() if name != "attention")
+    if not any(lengths):
+        return [[empty_hypothesis()] for _ in lengths]
     live = _start(AttentionScorer(model), others, memory, options.beam_size + 1)
     for length in count():
-        if not len(live.utterances):
-            break
         scores = torch.stack([state.scores for state in (live.attending, *live.others)])
         covered = _covered(live, options)
         choice = _choose(live, _joint(scores, list(weights.values())), covered, length, options)
         finished.add(live.utterances, choice, live.parts, scores[..., Tokenizer.eos], length)
         keep = (~finished.done(live.utterances, choice, length)).nonzero().squeeze(1)
+        if not len(keep):
+            break
         live = _advance(live, choice, scores, covered, keep, history)
     ends = [end for utterance in range(len(lengths)) for end in finished.leaders(utterance)]
     found: list[dict[tuple[int, ...], Hypothesis]] = [{} for _ in lengths]

@@ -49,7 +49,8 @@ class CtcState:
     @property
     def scores(self) -> Tensor:
         """Log probability (N, V) of the next token given g; blank, pad and sos have -inf."""
-        return (self.extended - self.prefix[:, None].clamp(min=-1e300)).float()
+        # The clamps keep rows of impossible prefixes, which a beam drops, free of NaN.
+        return (self.extended - self.prefix[:, None].clamp(min=-1e300)).clamp(max=0).float()
 
     def advance(self, parents: Tensor, tokens: Tensor) -> "CtcState":
         """The state of the prefixes of rows `parents` (N',) with `tokens` (N',) appended.
@@ -87,7 +88,7 @@ def _state(
 ) -> CtcState:
     """Complete a state: the sum over t of (g up to frame t - 1) * p_t(c), for all c in one product of matrices."""
     last, blank, either, prefix = prefixes
-    batch, rows = len(ends), len(last) // max(1, len(ends))
+    batch, rows = len(ends), len(last) // len(ends)
     peak = either.amax(1, keepdim=True).clamp(min=-1e300)
     weights = (either[:, :-1] - peak).exp().view(batch, rows, -1)
     totals = (weights @ probs.transpose(1, 2)).view(len(last), -1)

@@ -7,6 +7,17 @@ from asr.errors import ConfigError
 
 EXTRA_TOKENS = 5  # so that a very short recording may still hold a word
 
+NOT_NEGATIVE = (
+    "length_penalty",
+    "length_bonus",
+    "coverage_bonus",
+    "lm_weight",
+    "ngram_weight",
+    "word_bonus",
+    "hotword_boost",
+    "max_tokens_per_second",
+)
+
 
 @dataclass(frozen=True)
 class DecodingOptions:
@@ -16,6 +27,8 @@ class DecodingOptions:
 
         score(y) = S(y) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
         S(y) = (1 - ctc_weight) * log P_attention(y, eos) + ctc_weight * log P_ctc(y)
+             + lm_weight * log P_lm(y, eos) + ngram_weight * log P_ngram(words of y, end)
+             + word_bonus * (words of y) + hotword_boost * (characters of hot words in y)
 
     The division is GNMT's length normalisation (Wu et al. 2016, section 7, equation 14; length_penalty 1 is close
     to Listen, Attend and Spell's log P / L). C(y) counts the memory steps whose attention, summed over the tokens,
@@ -29,9 +42,11 @@ class DecodingOptions:
     length_penalty: float = 0.0  # exponent of the length normalisation; 0 is none
     length_bonus: float = 0.0  # added per token, in nats; counters the preference for short texts
     coverage_bonus: float = 0.0  # added per memory step that was attended to, in nats
-    ctc_weight: float = (
-        0.0  # share of CTC in the log probability, 0 to 1; the rest is the decoder's
-    )
+    ctc_weight: float = 0.0  # share of CTC in log P, 0 to 1; the rest is the decoder's
+    lm_weight: float = 0.3  # of a character language model, where a search has one
+    ngram_weight: float = 0.3  # of a word n-gram model, where a search has one
+    word_bonus: float = 0.0  # added per word, in nats; language models prefer few words
+    hotword_boost: float = 0.5  # added per character of a hot word, in nats
     max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut
 
     def __post_init__(self) -> None:
@@ -41,7 +56,7 @@ class DecodingOptions:
             raise ConfigError(
                 f"nbest is {self.nbest}; it must be from 1 to beam_size ({self.beam_size})"
             )
-        for name in ("length_penalty", "length_bonus", "coverage_bonus", "max_tokens_per_second"):
+        for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}; it must be 0 or more")

@@ -5,7 +5,7 @@ can be reordered differently from another. The CTC, word and hot-word scorers ha
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -67,13 +67,50 @@ class AttentionScorer:
         return AttentionState(self.model, memory, state, scores.float())
 
 
+class CharacterModel(Protocol):
+    """What the search needs of a character language model (asr.model.lm)."""
+
+    def initial_state(self, rows: int) -> Any:
+        """The state of `rows` sentences before sos; `select` moves its rows."""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Last tokens (N,) to log_probs (N, V) of the next ones and the next state."""
+
+
+@dataclass(frozen=True)
+class LmScorerState:
+    """The language model after its last step: `scores` (N, V) of the next token."""
+
+    model: CharacterModel
+    state: Any
+    scores: Tensor
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> "LmScorerState":
+        """See ScorerState."""
+        scores, state = self.model.step(tokens, self.state.select(parents))
+        return LmScorerState(self.model, state, scores)
+
+
+@dataclass(frozen=True)
+class LmScorer:
+    """A character language model of the recognizer's alphabet (shallow fusion)."""
+
+    model: CharacterModel
+
+    def start(self, memory: Memory, rows: int) -> LmScorerState:
+        """See Scorer."""
+        tokens = memory.lengths.new_full((len(memory.lengths) * rows,), Tokenizer.sos)
+        scores, state = self.model.step(tokens, self.model.initial_state(len(tokens)))
+        return LmScorerState(self.model, state, scores)
+
+
 @dataclass(frozen=True)
 class WordCountState:
-    """Whether each row (N,) is inside a word."""
+    """Which rows are inside a word."""
 
     space: int
     size: int
-    inside: Tensor
+    inside: Tensor  # (N,)
 
     @property
     def scores(self) -> Tensor:
@@ -91,12 +128,12 @@ class WordCountState:
 class WordCountScorer:
     """Counts words, so that each can be given a bonus: a language model alone prefers few."""
 
-    tokenizer: Tokenizer
-    space: int
+    space: int  # the id of the character between words
+    size: int  # of the vocabulary
 
     def start(self, memory: Memory, rows: int) -> WordCountState:
         """See Scorer."""
         inside = torch.zeros(
             len(memory.lengths) * rows, dtype=torch.bool, device=memory.mask.device
         )
-        return WordCountState(self.space, self.tokenizer.size, inside)
+        return WordCountState(self.space, self.size, inside)

@@ -1,35 +1,83 @@
 """All that a search needs besides the model: options and loaded scorers in one value, checked against the model."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from asr.decoding.ctc_prefix import CtcScorer
+from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
-from asr.decoding.scorers import AttentionScorer, Scorer
+from asr.decoding.scorers import AttentionScorer, CharacterModel, LmScorer, Scorer, WordCountScorer
+from asr.decoding.words import WordModel, WordScorer
 from asr.errors import ConfigError
 from asr.model import Seq2Seq
 from asr.tokenizer import Tokenizer
 
 
+class CharacterLm(Protocol):
+    """A character language model with its characters, as asr.lm_checkpoint loads it."""
+
+    @property
+    def model(self) -> CharacterModel:
+        """The network."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its characters, which must be the recognizer's."""
+
+
 @dataclass(frozen=True)
 class Search:
-    """How to decode: built once, used for every batch."""
+    """How to decode: built once, used for every batch. A scorer with weight 0 is left out."""
 
     options: DecodingOptions = field(default_factory=DecodingOptions)
+    lm: CharacterLm | None = None
+    ngram: WordModel | None = None
+    hotwords: HotWords | None = None
 
     @property
     def gain(self) -> float:
         """The most that one token can add to S(y), in nats."""
-        return 0.0
+        found = self.options.word_bonus
+        if self.hotwords is not None:
+            found += self.options.hotword_boost * float(self.hotwords.gains.max())
+        return found
 
     def scorers(self, model: Seq2Seq, tokenizer: Tokenizer) -> dict[str, tuple[float, Scorer]]:
-        """The scorers by name with their weights, those with weight 0 left out; attention is always the first.
+        """The scorers by name with their weights, attention first.
 
-        Raises ConfigError if the model or its alphabet does not fit.
+        Raises ConfigError naming what does not fit the model or its alphabet.
         """
-        weight = self.options.ctc_weight
-        found: dict[str, tuple[float, Scorer]] = {"attention": (1 - weight, AttentionScorer(model))}
-        if weight > 0:
+        options, alphabet = self.options, tokenizer.alphabet
+        found: dict[str, tuple[float, Scorer]] = {
+            "attention": (1 - options.ctc_weight, AttentionScorer(model))
+        }
+        if options.ctc_weight:
             if model.ctc is None:
-                raise ConfigError(f"ctc_weight is {weight}, but this model has no CTC head; use 0")
-            found["ctc"] = (weight, CtcScorer(model))
+                raise ConfigError(
+                    f"ctc_weight is {options.ctc_weight}; this model has no CTC head, so it must be 0"
+                )
+            found["ctc"] = (options.ctc_weight, CtcScorer(model))
+        if self.lm is not None and options.lm_weight:
+            _same_alphabet("language model", self.lm.tokenizer.alphabet, alphabet)
+            found["lm"] = (options.lm_weight, LmScorer(self.lm.model))
+        if self.ngram is not None and options.ngram_weight:
+            words = WordScorer(self.ngram, tokenizer, _space(tokenizer, "ngram"))
+            found["ngram"] = (options.ngram_weight, words)
+        if options.word_bonus:
+            count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)
+            found["words"] = (options.word_bonus, count)
+        if self.hotwords is not None and options.hotword_boost:
+            _same_alphabet("hot words", self.hotwords.alphabet, alphabet)
+            found["hotwords"] = (options.hotword_boost, self.hotwords)
         return found
+
+
+def _same_alphabet(what: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ConfigError(f"{what}: of the alphabet {found!r}; this model's is {wanted!r}")
+
+
+def _space(tokenizer: Tokenizer, what: str) -> int:
+    if " " not in tokenizer.alphabet:
+        raise ConfigError(f"{what}: this model's alphabet has no space, so it has no words")
+    return tokenizer.encode(" ")[0]
