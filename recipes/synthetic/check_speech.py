@@ -40,7 +40,9 @@ def whisper(utterances: Sequence[Utterance], threads: int) -> list[Counts]:
     model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=threads)
     heard = []
     for number, utterance in enumerate(utterances, 1):
-        segments, _ = model.transcribe(audio.read(utterance.audio), language="en", beam_size=1)
+        segments, _ = model.transcribe(
+            audio.read(utterance.audio), language="en", beam_size=1, temperature=0.0
+        )
         heard.append(normalise(" ".join(segment.text for segment in segments)))
         if number % 20 == 0:
             print(f"{number} of {len(utterances)}", file=sys.stderr)

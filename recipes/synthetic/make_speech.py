@@ -32,7 +32,7 @@ from recipes.synthetic import sentences, voices
 from recipes.synthetic.voices import SAMPLE_RATE, SPEAKERS, Speaker, Waveform
 
 SECONDS = (2.0, 16.0)  # of an utterance that is kept
-AT_ONCE = 256  # sentences between two writings of the manifest
+AT_ONCE = 256  # sentences given to the workers before the hours are counted
 Synthesise = Callable[..., Waveform]
 
 
@@ -128,7 +128,7 @@ def make_corpus(
     workers: int = 1,
     synthesise: Synthesise = voices.speak,
 ) -> tuple[list[Utterance], Counter[str]]:
-    """Speak the sentences in order until there are `hours` of speech; the manifest `output` grows on the way.
+    """Speak the sentences in order until there are `hours` of speech; then write the manifest `output`.
 
     Returns the utterances, and how many sentences were not used, by reason. The result does not depend on `workers`.
     """
@@ -145,10 +145,10 @@ def make_corpus(
                 elif seconds < hours * 3600:
                     made.append(result)
                     seconds += result.duration
-            manifest.write(output, made)
             print(f"{seconds / 3600:.2f} of {hours:g} h, {len(made):,} files", file=sys.stderr)
             if seconds >= hours * 3600:
                 break
+    manifest.write(output, made)
     return made, unused
 
 
