@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from asr._decoders import Recording, Waveform, open_recording
 from asr.errors import AudioError, ConfigError
 
-__all__ = ["AudioInfo", "Waveform", "blocks", "info", "read", "resample"]
+__all__ = ["AudioInfo", "Waveform", "blocks", "info", "read", "resample", "save_channel"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,24 @@ def info(path: str | Path) -> AudioInfo:
             recording.channels,
             recording.format,
         )
+
+
+def save_channel(
+    path: str | Path, target: str | Path, *, channel: str | int, sample_rate: int = 16_000
+) -> None:
+    """Write one channel at `sample_rate` to `target`, float samples, in memory that does not grow with its length.
+
+    `channel` is as in `read`. Raises AudioError as `read` does, and for a `target` that cannot be written.
+    """
+    pieces = _stream(Path(path), sample_rate, channel)
+    try:
+        with soundfile.SoundFile(
+            target, "w", sample_rate, 1, format="RF64", subtype="FLOAT"
+        ) as file:
+            for piece in pieces:
+                file.write(piece)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{target}: cannot be written: {error}") from error
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:

@@ -1,4 +1,4 @@
-"""Pictures of what a model did: a waveform and its attention in, a PNG out, for a paper or a bug report."""
+"""Pictures of what a model did: a waveform, its words and its attention in, a PNG out, for a paper or a bug report."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from asr import audio
 from asr.errors import AudioError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
-from asr.transcript import Attention
+from asr.transcript import Attention, Transcript, Word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from asr.recognizer import Recognizer
 
 SPACE = "␣"
 """How a space is shown on the axis of characters."""
@@ -22,7 +25,80 @@ SPACE = "␣"
 MAX_CHARACTERS = 80
 """More characters than this do not fit beside each other: then each word is named at its first character."""
 
+MAX_SECONDS = 30.0
+"""Of a longer recording the picture shows the beginning."""
+
+MIN_SECONDS = 0.1
+"""A shorter recording is drawn with silence after it."""
+
 FEATURES_INCHES = 1.8
+WORD_ROWS, WORD_ROW_INCHES = 3, 0.16
+LETTER_INCHES = 0.06
+
+
+def transcript_plot(
+    recording: str | Path,
+    transcript: Transcript,
+    path: str | Path,
+    recognizer: "Recognizer",
+    *,
+    channel: str | int = "mix",
+) -> None:
+    """Draw a recording with its words and attention, its first 30 s if it is longer, as a PNG.
+
+    `channel` is the one that was transcribed. Where the transcript holds no attention, what is shown is transcribed
+    again. Raises AudioError if the recording cannot be read and OSError if `path` cannot be written.
+    """
+    options = recognizer.trained.features
+    rate = options.sample_rate
+    blocks = audio.blocks(recording, seconds=MAX_SECONDS, sample_rate=rate, channel=channel)
+    waveform = torch.from_numpy(next(iter(blocks))[1])
+    seconds = min(transcript.duration, MAX_SECONDS)
+    attention = transcript_attention(transcript, seconds)
+    if attention is None:
+        again = recognizer.transcribe(waveform, sample_rate=rate)
+        attention = transcript_attention(again, seconds)
+    title = f"{Path(transcript.audio or recording).name}"
+    if transcript.duration > MAX_SECONDS:
+        title += f", the first {MAX_SECONDS:.0f} of {transcript.duration:.0f} s"
+    if transcript.channel:
+        title += f", {transcript.channel}"
+    attention_plot(
+        torch.nn.functional.pad(waveform, (0, max(0, round(MIN_SECONDS * rate) - len(waveform)))),
+        attention or Attention(torch.zeros(0, 0), (), 1.0),
+        path,
+        features=options,
+        words=[word for word in transcript.words if word.end <= seconds + 1.0],
+        title=title,
+    )
+
+
+def transcript_attention(transcript: Transcript, seconds: float) -> Attention | None:
+    """Return all attention that a transcript holds of its first `seconds`, as one; None if it holds none.
+
+    Segments follow each other down the rows, each in its own time; elsewhere the weights are 0.
+    """
+    if transcript.attention is not None:
+        parts = [transcript.attention]
+    else:
+        parts = [s.attention for s in transcript.segments if s.attention is not None]
+    parts = [part for part in parts if part.start < seconds and part.tokens]
+    if not parts:
+        return transcript.attention
+    frame = parts[0].frame_seconds
+    rows = sum(len(part.tokens) for part in parts) + len(parts) - 1
+    weights = torch.zeros(rows, max(1, round(seconds / frame)))
+    tokens: list[str] = []
+    for part in parts:
+        if tokens:
+            tokens.append(" ")
+        begin = round(part.start / frame)
+        shown = part.weights.float()[:, : weights.shape[1] - begin]
+        weights[len(tokens) : len(tokens) + len(shown), begin : begin + shown.shape[1]] = shown
+        tokens.extend(part.tokens)
+    seen = weights.sum(1) > 0  # what a cut segment says after the cut is not shown
+    last = int(seen.nonzero().max()) + 1 if seen.any() else 0
+    return Attention(weights[:last], tuple(tokens[:last]), frame)
 
 
 def attention_plot(
@@ -31,30 +107,39 @@ def attention_plot(
     path: str | Path,
     *,
     features: FeatureOptions | None = None,
+    words: Sequence[Word] = (),
     title: str = "",
 ) -> None:
     """Draw what the model heard above where it looked for each character, over the same seconds, as a PNG.
 
-    `waveform` is (S,) at the features' sample rate. The lower picture has a row for each token, first at the
-    top, and is darker where the weight is larger; texts of more than 80 characters are labelled by words.
-    matplotlib's global state is not touched. Raises AudioError if the waveform is shorter than two frames and
-    OSError if `path` cannot be written.
+    `waveform` is (S,) at the features' sample rate. Between the two are the `words` at their times. The lower picture
+    has a row for each token, first at the top, and is darker where the weight is larger; texts of more than 80
+    characters are labelled by words. matplotlib's global state is not touched. Raises AudioError if the waveform is
+    shorter than two frames and OSError if `path` cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     options = FeatureOptions() if features is None else features
     seconds = len(waveform) / options.sample_rate
     rows, labels = _labels(attention.tokens)
     attention_inches = min(9.0, max(2.0, _inches_per_label(attention.tokens) * len(labels)))
-    width = min(14.0, max(7.0, 0.7 * seconds + 2))
-    figure = Figure(figsize=(width, FEATURES_INCHES + attention_inches + 0.8), layout="constrained")
+    width = min(24.0, max(7.0, 0.75 * seconds + 2))
+    words_inches = WORD_ROWS * WORD_ROW_INCHES if words else 0.02
+    heights = [FEATURES_INCHES, words_inches, attention_inches]
+    layout = ConstrainedLayoutEngine(h_pad=0.02, hspace=0.0)
+    figure = Figure(figsize=(width, sum(heights) + 0.8), layout=layout)
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(
-        2, 1, sharex=True, gridspec_kw={"height_ratios": [FEATURES_INCHES, attention_inches]}
+    above, between, below = figure.subplots(
+        3, 1, sharex=True, gridspec_kw={"height_ratios": heights}
     )
     _draw_features(figure, above, waveform, options)
+    _draw_words(between, words, (width - 1.5) / seconds)
     _draw_attention(figure, below, attention)
+    for axes in (above, below):
+        for word in words:
+            axes.axvline(word.start, color="tab:cyan", linewidth=0.4, alpha=0.7)
     below.set_yticks(rows, labels)
     below.set_xlim(0, seconds)
     if title:
@@ -93,6 +178,21 @@ def _draw_features(
     figure.colorbar(image, ax=axes, label="dB", pad=0.01)
 
 
+def _draw_words(axes: "Axes", words: Sequence[Word], inches_per_second: float) -> None:
+    """Write each word over its time, on the first of a few rows where it does not touch the word before."""
+    axes.set_axis_off()
+    axes.set_ylim(WORD_ROWS, 0)
+    free = [0.0] * WORD_ROWS
+    for word in words:
+        needed = LETTER_INCHES * (len(word.text) + 1) / inches_per_second
+        middle = (word.start + word.end) / 2
+        left = max(0.0, middle - needed / 2)
+        row = next((row for row, end in enumerate(free) if end <= left), free.index(min(free)))
+        free[row] = left + needed
+        axes.plot([word.start, word.end], [row + 0.95] * 2, color="tab:cyan", linewidth=1.2)
+        axes.text(middle, row + 0.5, word.text, fontsize=7, ha="center", va="center")
+
+
 def _draw_attention(figure: "Figure", axes: "Axes", attention: Attention) -> None:
     axes.set_xlabel("time (s)")
     axes.set_ylabel("character" if len(attention.tokens) <= MAX_CHARACTERS else "word")
@@ -102,13 +202,14 @@ def _draw_attention(figure: "Figure", axes: "Axes", attention: Attention) -> Non
         return
     weights = attention.weights.float().numpy()
     rows, steps = weights.shape
+    end = attention.start + steps * attention.frame_seconds
     image = axes.imshow(
         weights,
         aspect="auto",
         interpolation="nearest",
         cmap="Greys",
         vmin=0,
-        extent=(0, steps * attention.frame_seconds, rows - 0.5, -0.5),
+        extent=(attention.start, end, rows - 0.5, -0.5),
     )
     figure.colorbar(image, ax=axes, label="attention", pad=0.01, aspect=40)
 

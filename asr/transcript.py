@@ -115,7 +115,8 @@ class Transcript:
     one model, do not read it as the share of right words. It is None where nothing was decoded (silence).
     `complete` is False where decoding was cut at its length limit, so that the end may be missing or repeated.
     `audio` is the path as it was given, None for a waveform. `model` names the model, `settings` holds the options of
-    the search as plain values; both None where they are not known.
+    the search as plain values; both None where they are not known. `channel` is which of the recording's channels was
+    transcribed, "left", "right" or "channelN" with N from 0; None for the mean of all.
     """
 
     text: str
@@ -127,6 +128,7 @@ class Transcript:
     attention: Attention | None = field(default=None, repr=False, compare=False)
     model: str | None = None
     settings: dict[str, Any] | None = None
+    channel: str | None = None
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -145,6 +147,7 @@ class Transcript:
             "model": self.model,
             "settings": self.settings,
             "audio": self.audio,
+            "channel": self.channel,
             "duration": _round(self.duration),
             "text": self.text,
             "confidence": _round(self.confidence),

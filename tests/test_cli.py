@@ -21,7 +21,7 @@ from asr.transcript import Transcript
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("transcribe", "evaluate", "train", "prepare", "info", "average", "attention")
+COMMANDS = ("transcribe", "evaluate", "train", "prepare", "info", "average")
 
 
 @pytest.fixture
@@ -107,12 +107,9 @@ def test_files_are_written_and_counted_with_the_real_time_factor(
         written = tmp_path / "out" / f"{path.stem}.txt"
         assert written.read_text(encoding="utf-8") == _text(model, path) + "\n"
         assert f"{path}: {_text(model, path)}\n" in result.stdout
-    last = result.stderr.splitlines()[-1]
-    assert re.fullmatch(
-        rf"2 of 2 files, 1\.5 s of audio in \d+\.\d s, real-time factor \d+\.\d{{4}}, "
-        rf"written to {re.escape(str(tmp_path / 'out'))}",
-        last,
-    )
+    heads, row = result.stderr.splitlines()[-2:]
+    assert heads.split()[0] == "files"
+    assert re.split(r"  +", row.strip())[:4] == ["2 of 2", "0", "0", "1.5 s"]
 
 
 def test_bad_files_are_named_and_the_good_one_is_done(
@@ -129,7 +126,7 @@ def test_bad_files_are_named_and_the_good_one_is_done(
     assert result.stdout == f"{good}: {_text(model, good)}\n"
     complaints = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert [str(missing) in complaints[0], str(empty) in complaints[1]] == [True, True]
-    assert "1 of 3 files" in result.stderr
+    assert "1 of 3" in result.stderr.splitlines()[-1]
 
 
 def test_two_recordings_of_one_name_do_not_overwrite_each_other(
@@ -170,7 +167,10 @@ def test_a_text_cut_at_the_limit_is_warned_of(
     ("arguments", "message"),
     [
         (("--model", "no-such.pt"), "no-such.pt"),
-        (("--format", "doc"), "format 'doc' is not known; choose txt, json, srt, vtt, tsv"),
+        (
+            ("--format", "doc"),
+            "format 'doc' is not known; choose txt, srt, vtt, json, tsv, ctm, lrc",
+        ),
         (("--beam-size", "0"), "beam_size is 0; it must be 1 or more"),
         (("--threads", "0"), "threads is 0; it must be 1 or more"),
         (("--device", "toaster"), "device 'toaster' is not known"),
@@ -352,15 +352,6 @@ def test_average_writes_the_mean(asr: Callable[..., Result], tmp_path: Path) -> 
         torch.testing.assert_close(weight, (first + second) / 2)
 
 
-def test_attention_draws_a_picture_and_prints_the_text(
-    asr: Callable[..., Result], model: Path, make_audio: Make, tmp_path: Path
-) -> None:
-    path = make_audio("talk.wav", 0.7)
-    result = asr("attention", path, "--output", tmp_path / "talk.png", "--model", model)
-    assert result.stdout == _text(model, path) + "\n"
-    assert (tmp_path / "talk.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_train_passes_on_recipe_overrides_and_options(
     asr: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,8 +397,10 @@ def test_an_interrupted_job_leaves_whole_files_and_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def until_interrupted(self: Recognizer, audios: list[Path]) -> Iterator[tuple[int, Transcript]]:
-        yield 0, self.transcribe(audios[0])
+    def until_interrupted(
+        self: Recognizer, audios: list[Path], **_: float
+    ) -> Iterator[tuple[int, Transcript]]:
+        yield 0, Transcript("done")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recognizer, "transcribe_each", until_interrupted)

@@ -5,7 +5,7 @@ Exit status: 0 all done; 1 some of the files could not be used, the rest is done
 the whole job needs; 130 interrupted.
 """
 
-from asr.cli import attention, average, evaluate, info, prepare, train, transcribe
+from asr.cli import average, evaluate, export, info, lm, prepare, train, transcribe
 from asr.cli.base import app, main
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "attention",
     "average",
     "evaluate",
+    "export",
     "info",
+    "lm",
     "main",
     "prepare",
     "train",

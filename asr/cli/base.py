@@ -86,9 +86,15 @@ def tracked(results: Iterable[T], name: str, total: int) -> Iterator[T]:
         yield from bar.track(results, total=total, description=name)
 
 
+def printable(text: str) -> str:
+    r"""Return text as one line of visible characters: a file name may hold a line break, shown as \n."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
+
+
 def note(line: str) -> None:
     """Print a line on stderr."""
-    typer.echo(line, err=True)
+    typer.echo(printable(line), err=True)
 
 
 def complain(message: str) -> None:

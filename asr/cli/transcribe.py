@@ -1,69 +1,189 @@
-"""`asr transcribe`: recordings in, texts on stdout or a file of each out."""
+"""`asr transcribe`: recordings in, texts on stdout or files in every format out."""
 
-# ruff: noqa: B008 - one parameter an option is how Typer reads a command
+# ruff: noqa: PLR0913 - one parameter an option is how Typer reads a command
 
+import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from asr.cli.base import BEAM, DEVICE, MODEL, SOME_FAILED, THREADS, app, complain, note, tracked
+from asr.cli.base import BEAM, DEVICE, MODEL, SOME_FAILED, THREADS, app, complain, note, printable
+from asr.cli.progress import followed, print_summary
 from asr.errors import AsrError, ConfigError
 
 if TYPE_CHECKING:
-    from asr.transcript import Transcript
+    from asr.bulk import Plan, Result, Tally
+    from asr.recognizer import Recognizer
+    from asr.writers import Layout, Writer
+
+RECORDINGS = typer.Argument(
+    help="Recordings; folders, with all below; patterns in quotes ('talks/**/*.mp3'); manifests (.jsonl); "
+    "- is a recording on the standard input.",
+)
+FORMAT = typer.Option(
+    "txt",
+    "--format",
+    help="txt, srt, vtt, json, tsv, ctm or lrc; several as srt,json; or all.",
+)
+OUTPUT_DIR = typer.Option(
+    None,
+    help="Write files here, talk.wav as talk.txt. What a folder holds keeps its subfolders; where two "
+    "recordings would share a name, as talk.wav.txt, or with the folders that tell them apart.",
+)
+OVERWRITE = typer.Option(
+    False,
+    "--overwrite",
+    help="Also do what is finished: recordings whose outputs all exist and are newer than they are.",
+)
+CHANNEL = typer.Option(
+    "mix",
+    help="mix (the mean of all), left, right, a number from 0, or split: a transcript of each, "
+    "talk.left.txt and talk.right.txt.",
+)
+WIDTH = typer.Option(None, help="Characters of a subtitle's line.")
+COUNT = typer.Option(
+    None,
+    help="Lines of a subtitle, with --max-line-width: subtitles are filled, whatever the segments.",
+)
+HIGHLIGHT = typer.Option(
+    False, "--highlight-words", help="In srt and vtt, underline each word as it is spoken."
+)
+PLOT = typer.Option(
+    False,
+    "--attention-plot",
+    help="Also write a picture, talk.png: spectrogram, words, and where the model looked for each character.",
+)
+BATCH = typer.Option(
+    120.0,
+    "--batch-size",
+    metavar="SECONDS",
+    help="Audio decoded together, padding included: more is faster and needs more memory.",
+)
 
 
-@app.command(epilog="Example: asr transcribe talk.wav call.mp3 --format srt --output-dir subtitles")
+@app.command(epilog="Example: asr transcribe talks 'more/*.mp3' --format srt,json --output-dir out")
 def transcribe(
-    files: list[Path] = typer.Argument(..., help="Recordings of up to 60 s."),
+    recordings: list[str] = RECORDINGS,
     model: Path | None = MODEL,
-    format_: str = typer.Option("txt", "--format", help="txt, json, srt, vtt or tsv."),
-    output_dir: Path | None = typer.Option(
-        None,
-        help="Write one file per recording here, talk.wav as talk.txt; where two recordings would share "
-        "a name, as talk.wav.txt, or with the folders that tell them apart.",
-    ),
+    format_: str = FORMAT,
+    output_dir: Path | None = OUTPUT_DIR,
+    overwrite: bool = OVERWRITE,
+    channel: str = CHANNEL,
+    max_line_width: int | None = WIDTH,
+    max_line_count: int | None = COUNT,
+    highlight_words: bool = HIGHLIGHT,
+    attention_plot: bool = PLOT,
+    batch_size: float = BATCH,
     beam_size: int | None = BEAM,
     threads: int | None = THREADS,
     device: str = DEVICE,
 ) -> None:
     """Turn recordings into text.
 
-    Texts go to stdout, after the file's name where there are several; a single one goes there in any format.
+    Texts go to stdout, after the recording's name where there are several; a single one goes there in any format.
+    Errors, progress and a summary go to stderr. A recording that cannot be used is named, and the others are done.
     """
+    from asr import bulk
     from asr.recognizer import load
-    from asr.writers import in_order, output_paths, save_each, writer
+    from asr.writers import Layout, chosen
 
-    files = list(dict.fromkeys(files))
-    write = writer(format_)
-    if output_dir is None and format_ != "txt" and len(files) > 1:
-        raise ConfigError(f"--format {format_}: several recordings need --output-dir")
-    recognizer = load(model, device=device, beam_size=beam_size, threads=threads)
-    started = time.perf_counter()
-    results = recognizer.transcribe_each(files)
-    if output_dir is not None:
-        results = save_each(results, output_paths(files, output_dir, format_), write)
-    lone = len(files) == 1
-    shown = write if lone and output_dir is None else _line
-    failed, seconds = 0, 0.0
-    for index, result in tracked(in_order(results), "transcribing", len(files)):
-        if isinstance(result, AsrError):
-            complain(str(result))
-            failed += 1
-            continue
-        seconds += result.duration
-        if not result.complete:
-            note(f"warning: {files[index]}: cut at the length limit, its end may be missing")
-        typer.echo(("" if lone else f"{files[index]}: ") + shown(result), nl=False)
-    if output_dir is not None:
-        elapsed = time.perf_counter() - started
-        factor = f"real-time factor {elapsed / seconds:.4f}, " if seconds else ""
-        done = f"{len(files) - failed} of {len(files)} files, {seconds:.1f} s of audio"
-        note(f"{done} in {elapsed:.1f} s, {factor}written to {output_dir}")
-    raise typer.Exit(SOME_FAILED if failed else 0)
+    writers = chosen(format_)
+    layout = Layout(max_line_width, max_line_count, highlight_words)
+    _check(writers, output_dir, attention_plot, batch_size, layout)
+    endings = [*writers, *(["png"] if attention_plot else [])]
+    with tempfile.TemporaryDirectory(prefix="asr-") as scratch:
+        plan = bulk.plan(
+            recordings,
+            Path(scratch),
+            channel=channel,
+            output_dir=output_dir,
+            endings=endings,
+            overwrite=overwrite,
+        )
+        if output_dir is None and len(plan.sources) > 1 and list(writers) != ["txt"]:
+            raise ConfigError(f"--format {format_}: several recordings need --output-dir")
+        _announce(plan)
+        if not plan.sources:
+            raise typer.Exit(SOME_FAILED if plan.problems else 0)
+        recognizer = load(model, device=device, beam_size=beam_size, threads=threads)
+        results = bulk.run(recognizer, plan.sources, Path(scratch), batch_seconds=batch_size)
+        if output_dir is not None:
+            results = _saved(results, plan, recognizer, writers, layout, attention_plot)
+        tally = bulk.Tally(failed=len(plan.problems), skipped=len(plan.skipped))
+        _follow(results, plan, tally, next(iter(writers.values())), layout)
+    raise typer.Exit(SOME_FAILED if tally.failed else 0)
 
 
-def _line(transcript: "Transcript") -> str:
-    return transcript.text + "\n"
+def _check(
+    writers: dict[str, "Writer"],
+    output_dir: Path | None,
+    attention_plot: bool,
+    batch_size: float,
+    layout: "Layout",
+) -> None:
+    if output_dir is None and len(writers) > 1:
+        raise ConfigError("--format: several formats need --output-dir")
+    if output_dir is None and attention_plot:
+        raise ConfigError("--attention-plot needs --output-dir, a folder for the pictures")
+    if not batch_size > 0:
+        raise ConfigError(f"--batch-size is {batch_size:g}; it must be more than 0 seconds")
+    if layout.max_line_count is not None and layout.max_line_width is None:
+        note("warning: --max-line-count has no effect without --max-line-width")
+
+
+def _announce(plan: "Plan") -> None:
+    for problem in plan.problems:
+        complain(str(problem))
+    if plan.skipped:
+        count = len(plan.skipped)
+        files = "1 recording is" if count == 1 else f"{count} recordings are"
+        note(f"{files} finished and skipped (--overwrite does them again)")
+
+
+def _saved(
+    results: Iterable[tuple[int, "Result"]],
+    plan: "Plan",
+    recognizer: "Recognizer",
+    writers: dict[str, "Writer"],
+    layout: "Layout",
+    pictures: bool,
+) -> Iterator[tuple[int, "Result"]]:
+    from asr.bulk import drawn
+    from asr.writers import save_each
+
+    results = save_each(results, plan.stems, writers, layout)
+    return drawn(results, plan, recognizer) if pictures else results
+
+
+def _follow(
+    results: Iterable[tuple[int, "Result"]],
+    plan: "Plan",
+    tally: "Tally",
+    write: "Writer",
+    layout: "Layout",
+) -> None:
+    """Print results in the order of the inputs as they come, and the summary, also when interrupted."""
+    from asr.writers import WRITERS, in_order
+
+    sources, started = plan.sources, time.perf_counter()
+    several = len(sources) + len(plan.problems) + len(plan.skipped) > 1
+    shown = WRITERS["txt"] if several or plan.stems else write
+    try:
+        for index, result in in_order(followed(results, plan, tally)):
+            name = printable(str(sources[index]))
+            if isinstance(result, AsrError):
+                complain(str(result))
+                continue
+            if not result.complete:
+                note(f"warning: {name}: cut at the length limit, its end may be missing")
+            if several:
+                text = " ".join(result.text.split())
+                typer.echo(f"{name}: {text}")
+            else:
+                typer.echo(shown(result, layout), nl=False)
+    finally:
+        if several or plan.stems:
+            print_summary(tally, time.perf_counter() - started, len(sources))

@@ -1,0 +1,237 @@
+"""Many recordings in; a transcript or an error for each out, saved in every format, pictures too.
+
+What is finished is left alone, one bad file does not hurt the others, and every file written is whole.
+"""
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asr import audio
+from asr.errors import AsrError, AudioError, ConfigError
+from asr.inputs import Source, find, is_finished, output_stems
+from asr.recognizer import Recognizer
+from asr.transcript import Transcript
+
+Result = Transcript | AsrError
+SIDES = ("left", "right")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: `sources` with the stems of their outputs, none where nothing is written.
+
+    `problems` are inputs that are known to be unusable, `skipped` the sources that were finished before.
+    """
+
+    sources: tuple[Source, ...]
+    stems: tuple[Path, ...] = ()
+    problems: tuple[AsrError, ...] = ()
+    skipped: tuple[Source, ...] = ()
+
+
+@dataclass
+class Tally:
+    """What was done: counts, seconds of audio, and what the transcripts say of themselves."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    words: int = 0
+    confidences: list[tuple[float, int]] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        if isinstance(result, AsrError):
+            self.failed += 1
+            return
+        self.done += 1
+        self.seconds += result.duration
+        count = len(result.text.split())
+        self.words += count
+        if result.confidence is not None:
+            self.confidences.append((result.confidence, count))
+        self.failures.update(
+            failure.kind for failure in result.failures if failure.kind != "silence"
+        )
+
+    @property
+    def confidence(self) -> float | None:
+        """The mean over all words, None where there are none."""
+        count = sum(n for _, n in self.confidences)
+        return sum(value * n for value, n in self.confidences) / count if count else None
+
+
+def plan(
+    names: Iterable[str],
+    scratch: Path,
+    *,
+    channel: str = "mix",
+    output_dir: Path | None = None,
+    endings: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Plan:
+    """Find the recordings that `names` stand for, and tell which of their outputs are still to be made.
+
+    Names are as in `asr.inputs.find`; the standard input is copied to the folder `scratch`. With channel "split" a
+    recording of several channels is as many sources. A source whose outputs, one for each of `endings`, all exist and
+    are newer than it is skipped unless `overwrite`.
+    """
+    _check_channel(channel)
+    sources: list[Source] = []
+    problems: list[AsrError] = []
+    for found in find(names):
+        if isinstance(found, AsrError):
+            problems.append(found)
+            continue
+        try:
+            source = _from_stdin(found, scratch) if found.is_stdin else found
+            sources.extend(_channels(source, channel))
+        except AudioError as error:
+            problems.append(_named(error, found, source.path))
+    if output_dir is None:
+        return Plan(tuple(sources), problems=tuple(problems))
+    stems = output_stems(sources, output_dir)
+    pairs = list(zip(sources, stems, strict=True))
+    todo = [
+        (source, stem)
+        for source, stem in pairs
+        if overwrite or not is_finished(source, [_with_ending(stem, end) for end in endings])
+    ]
+    left = {source for source, _ in todo}
+    return Plan(
+        tuple(source for source, _ in todo),
+        tuple(stem for _, stem in todo),
+        tuple(problems),
+        tuple(source for source in sources if source not in left),
+    )
+
+
+def run(
+    recognizer: Recognizer,
+    sources: Sequence[Source],
+    scratch: Path,
+    *,
+    batch_seconds: float = 120.0,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index into `sources`, result) as results are ready; `scratch` is a folder for temporary files.
+
+    Recordings whose channels are mixed are decoded together, up to `batch_seconds`; others file by file.
+    """
+    mixed = [i for i, source in enumerate(sources) if source.channel == "mix"]
+    yield from _transcribed(recognizer, sources, mixed, batch_seconds)
+    single: dict[Path, list[int]] = {}
+    for i, source in enumerate(sources):
+        if source.channel != "mix":
+            single.setdefault(source.path, []).append(i)
+    for indices in single.values():
+        yield from _channel_by_channel(recognizer, sources, indices, scratch, batch_seconds)
+
+
+def drawn(
+    results: Iterable[tuple[int, Result]], plan: Plan, recognizer: Recognizer
+) -> Iterator[tuple[int, Result]]:
+    """Write a picture of each transcript as its stem with .png, whole or not at all, and pass the results on.
+
+    One that cannot be written, or whose recording is too short to draw, is passed on as an error.
+    """
+    from asr.report import transcript_plot
+
+    for index, result in results:
+        drawn = result
+        if isinstance(result, Transcript):
+            path, source = _with_ending(plan.stems[index], "png"), plan.sources[index]
+            try:
+                transcript_plot(source.path, result, path, recognizer, channel=source.channel)
+            except AsrError as error:
+                drawn = _named(error, source, source.path)
+            except OSError as error:
+                drawn = AsrError(f"{path}: cannot be written: {error.strerror or error}")
+        yield index, drawn
+
+
+def _transcribed(
+    recognizer: Recognizer,
+    sources: Sequence[Source],
+    indices: Sequence[int],
+    batch_seconds: float,
+    files: Mapping[int, Path] | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Transcribe the sources of `indices`, or the `files` that stand for them."""
+    paths = [sources[i].path if files is None else files[i] for i in indices]
+    for number, result in recognizer.transcribe_each(paths, batch_seconds=batch_seconds):
+        source = sources[indices[number]]
+        if isinstance(result, AsrError):
+            yield indices[number], _named(result, source, paths[number])
+        else:
+            name = "stdin" if source.is_stdin else source.name
+            yield indices[number], replace(result, audio=name, channel=source.label or None)
+
+
+def _channel_by_channel(
+    recognizer: Recognizer,
+    sources: Sequence[Source],
+    indices: Sequence[int],
+    scratch: Path,
+    batch_seconds: float,
+) -> Iterator[tuple[int, Result]]:
+    files: dict[int, Path] = {}
+    try:
+        for i in indices:
+            source = sources[i]
+            file = scratch / f"channel-{source.channel}.wav"
+            try:
+                audio.save_channel(source.path, file, channel=source.channel)
+            except AsrError as error:
+                yield i, _named(error, source, source.path)
+            else:
+                files[i] = file
+        yield from _transcribed(recognizer, sources, list(files), batch_seconds, files)
+    finally:
+        for file in files.values():
+            file.unlink(missing_ok=True)
+
+
+def _check_channel(channel: str) -> None:
+    if channel not in ("mix", "split", *SIDES) and not (channel.isascii() and channel.isdigit()):
+        raise ConfigError(
+            f"channel {channel!r} is not known; use mix, left, right, split or a number from 0"
+        )
+
+
+def _channels(source: Source, channel: str) -> list[Source]:
+    """The sources to transcribe of one recording: itself, one channel of it, or each of several."""
+    if channel == "mix":
+        return [source]
+    if channel in SIDES:
+        return [replace(source, channel=SIDES.index(channel), label=channel)]
+    if channel != "split":
+        return [replace(source, channel=int(channel), label=f"channel{channel}")]
+    count = audio.info(source.path).channels
+    if count == 1:
+        return [source]
+    labels = SIDES if count == 2 else [f"channel{number}" for number in range(count)]
+    return [replace(source, channel=number, label=label) for number, label in enumerate(labels)]
+
+
+def _from_stdin(source: Source, scratch: Path) -> Source:
+    if sys.stdin.isatty():
+        raise ConfigError("-: the standard input is a terminal; pipe a recording into it")
+    copy = scratch / "stdin"
+    with copy.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return replace(source, path=copy)
+
+
+def _named(error: AsrError, source: Source, path: Path) -> AsrError:
+    """The same error with the name that the user gave instead of a temporary file's."""
+    return type(error)(str(error).replace(str(path), str(source)))
+
+
+def _with_ending(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}.{ending}")

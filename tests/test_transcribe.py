@@ -1,0 +1,273 @@
+"""`asr transcribe`: folders, channels, several formats, what is skipped, pictures, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+from recognizers import tiny_trained
+from typer.testing import CliRunner, Result
+
+from asr import checkpoint
+from asr.cli import app
+from asr.recognizer import Recognizer
+from asr.writers import WRITERS
+
+Make = Callable[..., Path]
+Asr = Callable[..., Result]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def asr(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asr:
+    """asr(argument, ..., input=bytes): `asr transcribe` with a tiny model."""
+    monkeypatch.setenv("COLUMNS", "200")
+    model = tmp_path / "model.pt"
+    checkpoint.save(model, tiny_trained())
+
+    def run(*arguments: str | Path, input: bytes | None = None) -> Result:
+        whole = ["transcribe", *map(str, arguments), "--model", str(model)]
+        result = CliRunner().invoke(app, whole, input=input)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _cells(result: Result) -> list[str]:
+    """The row of the summary: files, failed, skipped, audio ..."""
+    return [cell for cell in result.stderr.splitlines()[-1].split("  ") if cell.strip()]
+
+
+def _stereo(path: Path, make_waveform: Callable[..., np.ndarray]) -> Path:
+    left, right = make_waveform(0.6, pitch=100.0), make_waveform(0.6, pitch=240.0)
+    soundfile.write(path, np.column_stack([left, right]), 16_000)
+    return path
+
+
+def test_a_folder_a_glob_and_a_manifest_become_files_that_keep_their_places(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    make_audio("in/a.wav", 0.5)
+    make_audio("in/mon/b.flac", 0.6)
+    make_audio("more/c.wav", 0.5)
+    make_audio("listed.wav", 0.4)
+    manifest = tmp_path / "some.jsonl"
+    manifest.write_text('{"audio_filepath": "listed.wav"}')
+    out = tmp_path / "out"
+    result = asr(tmp_path / "in", tmp_path / "more" / "*.wav", manifest, "--output-dir", out)
+    assert result.exit_code == 0
+    assert _names(out) == ["a.txt", "c.txt", "listed.txt", "mon/b.txt"]
+    assert _cells(result)[0].strip() == "4 of 4"
+    assert len(result.stdout.splitlines()) == 4
+
+
+def test_the_standard_input_is_a_recording(asr: Asr, make_audio: Make, tmp_path: Path) -> None:
+    path = make_audio("talk.flac", 0.7)
+    piped = asr("-", input=path.read_bytes())
+    assert (piped.exit_code, piped.stdout) == (0, asr(path).stdout)
+    out = tmp_path / "out"
+    assert asr("-", "--format", "json", "--output-dir", out, input=path.read_bytes()).exit_code == 0
+    assert json.loads((out / "stdin.json").read_text("utf-8"))["audio"] == "stdin"
+
+
+@pytest.mark.parametrize("content", [b"", b"not audio at all" * 10])
+def test_a_standard_input_that_is_no_recording_is_named(asr: Asr, content: bytes) -> None:
+    result = asr("-", input=content)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: stdin: ")
+
+
+def test_all_formats_at_once_and_the_json_follows_the_schema(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = asr(make_audio("talk.wav", 0.7), "--format", "all", "--output-dir", out)
+    assert result.exit_code == 0
+    assert _names(out) == sorted(f"talk.{name}" for name in WRITERS)
+    schema = json.loads((files("asr") / "assets" / "transcript.schema.json").read_text("utf-8"))
+    found = json.loads((out / "talk.json").read_text("utf-8"))
+    jsonschema.validate(found, schema)
+    assert found["text"] == (out / "talk.txt").read_text("utf-8").strip()
+
+
+def test_finished_files_are_skipped_and_changed_or_incomplete_ones_done_again(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    names = ("same.wav", "changed.wav", "incomplete.wav")
+    for name in names:
+        os.utime(make_audio(f"in/{name}", 0.5), (1e9, 1e9))
+    run = ("--format", "txt,srt", "--output-dir", tmp_path / "out")
+    assert asr(tmp_path / "in", *run).exit_code == 0
+    for written in (tmp_path / "out").iterdir():
+        written.write_text("by hand")
+    os.utime(tmp_path / "in" / "changed.wav", (4e9, 4e9))
+    (tmp_path / "out" / "incomplete.srt").unlink()
+
+    result = asr(tmp_path / "in", *run)
+    assert "1 recording is finished and skipped (--overwrite does them again)" in result.stderr
+    assert [cell.strip() for cell in _cells(result)[:3]] == ["2 of 2", "0", "1"]
+    kept = {path.name for path in (tmp_path / "out").iterdir() if path.read_text() == "by hand"}
+    assert kept == {"same.txt", "same.srt"}
+
+    os.utime(tmp_path / "in" / "changed.wav", (1e9, 1e9))
+    result = asr(tmp_path / "in", *run)
+    assert result.exit_code == 0
+    assert result.stderr == "3 recordings are finished and skipped (--overwrite does them again)\n"
+    assert asr(tmp_path / "in", *run, "--overwrite").exit_code == 0
+    assert "by hand" not in (tmp_path / "out" / "same.txt").read_text("utf-8")
+
+
+def test_channels_are_transcribed_one_by_one(
+    asr: Asr, make_waveform: Callable[..., np.ndarray], make_audio: Make, tmp_path: Path
+) -> None:
+    path = _stereo(tmp_path / "call.wav", make_waveform)
+    recognizer = Recognizer(tiny_trained())
+    left, right = (recognizer.transcribe(soundfile.read(path)[0][:, n]).text for n in (0, 1))
+    out = tmp_path / "out"
+    mono = make_audio("mono.wav", 0.5)
+    result = asr(path, mono, "--channel", "split", "--format", "txt,json", "--output-dir", out)
+    assert result.exit_code == 0
+    txt = {name for name in _names(out) if name.endswith("txt")}
+    assert txt == {"call.left.txt", "call.right.txt", "mono.txt"}
+    assert (out / "call.left.txt").read_text("utf-8").strip() == left
+    assert (out / "call.right.txt").read_text("utf-8").strip() == right
+    found = json.loads((out / "call.right.json").read_text("utf-8"))
+    assert (found["channel"], found["audio"]) == ("right", str(path))
+    assert f"{path} (left): {left}\n" in result.stdout
+    assert asr(path, "--channel", "right").stdout == right + "\n"
+    assert asr(path, "--channel", "1").stdout == right + "\n"
+
+
+def test_a_channel_that_is_not_there_fails_that_file_alone(
+    asr: Asr, make_waveform: Callable[..., np.ndarray], make_audio: Make, tmp_path: Path
+) -> None:
+    stereo, mono = _stereo(tmp_path / "call.wav", make_waveform), make_audio("mono.wav", 0.5)
+    result = asr(mono, stereo, "--channel", "right", "--output-dir", tmp_path / "out")
+    assert result.exit_code == 1
+    assert _names(tmp_path / "out") == ["call.right.txt"]
+    assert f"error: {mono} (right): no channel 1: it has 1 channel, number 0" in result.stderr
+
+
+def test_a_picture_is_written_beside_the_text_and_counts_as_output(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    path = make_audio("talk.wav", 0.7)
+    one_sample = tmp_path / "short.wav"
+    soundfile.write(one_sample, np.zeros(1), 16_000)
+    run = (path, one_sample, "--attention-plot", "--output-dir", tmp_path / "out")
+    result = asr(*run)
+    assert result.exit_code == 0, result.stderr
+    assert _names(tmp_path / "out") == ["short.png", "short.txt", "talk.png", "talk.txt"]
+    assert (tmp_path / "out" / "talk.png").read_bytes().startswith(b"\x89PNG")
+    assert "2 recordings are finished" in asr(*run).stderr
+    (tmp_path / "out" / "talk.png").unlink()
+    assert "1 recording is finished" in asr(*run).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--channel", "middle"), "channel 'middle' is not known; use mix, left, right, split or"),
+        (("--format", "srt,json"), "--format: several formats need --output-dir"),
+        (("--attention-plot",), "--attention-plot needs --output-dir"),
+        (("--batch-size", "0"), "--batch-size is 0; it must be more than 0 seconds"),
+        (("--batch-size", "nan"), "--batch-size is nan"),
+        (("--max-line-width", "0"), "max_line_width is 0; it must be 1 or more"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line_and_status_2(
+    asr: Asr, arguments: tuple[str, ...], message: str
+) -> None:
+    result = asr("talk.wav", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+def test_a_line_count_without_a_width_is_warned_of(asr: Asr, make_audio: Make) -> None:
+    result = asr(make_audio(), "--format", "srt", "--max-line-count", "2")
+    assert result.exit_code == 0
+    assert "--max-line-count has no effect without --max-line-width" in result.stderr
+
+
+def test_subtitles_are_laid_out_as_asked(asr: Asr, make_audio: Make) -> None:
+    path = make_audio("talk.wav", 0.9)
+    plain = asr(path, "--format", "vtt").stdout
+    assert "<u>" in asr(path, "--format", "vtt", "--highlight-words").stdout
+    narrow = asr(path, "--format", "vtt", "--max-line-width", "1").stdout
+    assert narrow.replace("\n", " ").split() == plain.replace("\n", " ").split()
+
+
+def test_the_same_recording_from_several_names_is_done_once(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    path = make_audio("in/talk.wav")
+    result = asr(path, tmp_path / "in", tmp_path / "in" / "*.wav")
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_name_with_a_line_break_is_one_line(asr: Asr, make_audio: Make, tmp_path: Path) -> None:
+    path = make_audio("two\nlines.wav")
+    (tmp_path / "bad\n.wav").write_bytes(b"")
+    result = asr(path, tmp_path / "bad\n.wav", "--output-dir", tmp_path / "out")
+    assert result.stdout.startswith(rf"{tmp_path}/two\nlines.wav: ")
+    assert len(result.stdout.splitlines()) == 1
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert error == rf"error: {tmp_path}/bad\n.wav: empty file (0 bytes)"
+    assert _names(tmp_path / "out") == ["two\nlines.txt"]
+
+
+SLOWLY = """
+import time
+from asr.cli import main
+from asr.recognizer import Recognizer
+from asr.transcript import Transcript
+
+def slowly(self, audios, **options):
+    for number, _ in enumerate(audios):
+        time.sleep(0.05)
+        yield number, Transcript("text " * 10_000, duration=1.0)
+
+Recognizer.transcribe_each = slowly
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent another way on Windows")
+def test_ctrl_c_leaves_whole_files_and_tells_what_was_done(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    paths = [make_audio(f"in/{n:03d}.wav", 0.01) for n in range(200)]
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", SLOWLY, "transcribe", tmp_path / "in", "--output-dir", out]
+    command += ["--model", tmp_path / "model.pt", "--format", "json"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not (out.exists() and any(out.glob("*.json"))) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    *_, heads, row, last = stderr.splitlines()
+    assert (heads.split()[0], last) == ("files", "interrupted")
+    done = _names(out)
+    assert 0 < len(done) < len(paths)
+    assert row.strip().startswith(f"{len(done)} of 200")
+    assert all(json.loads((out / name).read_text("utf-8"))["duration"] == 1 for name in done)
