@@ -131,13 +131,17 @@ def evaluate(
 ) -> Evaluation:
     """Transcribe `utterances` and score them; `batch_seconds` bounds the padded audio that is decoded at once.
 
+    Each recording of up to 60 s is decoded as it is, without a search for speech in it: an utterance of a manifest has
+    been cut out already, and what is measured is the model. Longer ones are cut into pieces as in `transcribe`.
     A recording that cannot be read is named in the result and not scored. `progress` shows a bar on stderr. Raises
     AsrError where there is nothing to score.
     """
     if not utterances:
         raise AsrError("nothing to evaluate: the manifest has no utterances")
     start = time.perf_counter()
-    results = recognizer.transcribe_each([u.audio for u in utterances], batch_seconds=batch_seconds)
+    results = recognizer.transcribe_each(
+        [u.audio for u in utterances], batch_seconds=batch_seconds, whole=True
+    )
     heard: dict[int, tuple[Transcript, float]] = {}
     failed: dict[int, Unreadable] = {}
     for index, result in _shown(results, len(utterances), progress):

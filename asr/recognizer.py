@@ -1,32 +1,37 @@
-"""A trained model that transcribes: audio files or waveforms in, `Transcript` values out.
+"""A trained model that transcribes: recordings of any length in, `Transcript` values out.
 
-Load once, transcribe often. `Recognizer.recognise` is the one path from waveforms to hypotheses; evaluation,
-training's validation and the command line all take it.
+Load once, transcribe often, from any number of threads. `Recognizer.recognise` is the one path from waveforms to
+hypotheses; evaluation, training's validation and the command line all take it.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr import audio, checkpoint
+from asr import checkpoint
+from asr.assembly import Assembly, Decoded, Heard, decoded, events, kept
 from asr.checkpoint import Trained
-from asr.decoding import DecodingOptions, Hypothesis, decode
-from asr.errors import AsrError, AudioError, ConfigError
+from asr.confidence import Calibration
+from asr.decoding import DecodingOptions, Hypothesis, Search, decode
+from asr.decoding.hypothesis import empty_hypothesis
+from asr.errors import AsrError, ConfigError
 from asr.features import LogMel
-from asr.transcript import Attention, Segment, Transcript
-
-MAX_SECONDS = 60.0
-"""The longest recording that is transcribed in one piece; a longer one is refused."""
+from asr.pieces import Piece, batches
+from asr.recording import AudioInput, Reader
+from asr.transcript import Segment, Transcript
+from asr.vad import VadOptions
 
 SILENCE_DBFS = -60.0
-"""A recording whose loudest tenth of a second stays below this level (RMS, full scale = 0 dB) is silence."""
+"""A piece whose loudest tenth of a second stays below this level (RMS, full scale = 0 dB) is silence."""
 
-AudioInput = str | Path | NDArray[np.generic] | torch.Tensor
-"""What can be transcribed: a path, or a mono waveform (S,), floats in [-1, 1] or 16 or 32 bit integers."""
+POOL = 4
+"""So many batches of pieces are gathered before they are decoded, so that each can be of like lengths."""
 
 
 def load(
@@ -35,21 +40,31 @@ def load(
     device: str = "cpu",
     beam_size: int | None = None,
     threads: int | None = None,
+    search: Search | Literal["greedy"] | None = None,
 ) -> "Recognizer":
     """Load a recognizer from a checkpoint file, or the model that comes with the package if `model` is None.
 
-    `beam_size` 1 is greedy search; None is the default of `DecodingOptions`. `threads` sets torch's number of
-    CPU threads for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if
-    an option is out of range.
+    `search` says how to decode: "greedy", a `Search`, or None for the model's default, greedy where it has none;
+    `beam_size` changes its width. `threads` sets torch's number of CPU threads for the whole process. Raises
+    CheckpointError if the model cannot be read and ConfigError if an option is out of range or does not fit the model.
+
+    >>> recognizer = load()
+    >>> recognizer.transcribe("data/samples/horse.opus").segments[0].words[0].start < 1.0
+    True
     """
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"threads is {threads}; it must be 1 or more")
         torch.set_num_threads(threads)
-    options = DecodingOptions() if beam_size is None else DecodingOptions(beam_size=beam_size)
+    if search is None or search == "greedy":
+        search = Search()
+    if beam_size is not None:
+        search = replace(search, options=replace(search.options, beam_size=beam_size))
     place = checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
-    return Recognizer(checkpoint.load(path, device=place), options=options, device=place)
+    trained = checkpoint.load(path, device=place)
+    name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    return Recognizer(trained, search=search, device=place, name=name)
 
 
 def transcribe(
@@ -63,32 +78,66 @@ def transcribe(
 
 
 class Recognizer:
-    """A model with its features, tokenizer and search options, ready to transcribe recordings of up to 60 s."""
+    """A model with its features, tokenizer and search, ready to transcribe recordings of any length.
+
+    Nothing in it changes once it is made: threads may share one.
+    """
 
     def __init__(
         self,
         trained: Trained,
         *,
-        options: DecodingOptions | None = None,
+        search: Search | None = None,
+        vad: VadOptions | None = None,
+        calibration: Calibration | None = None,
         device: str | torch.device = "cpu",
+        name: str | None = None,
     ) -> None:
-        """Wrap `trained`, moving its model to `device` and into evaluation mode."""
+        """Wrap `trained`, moving its model to `device` and into evaluation mode.
+
+        `name` is what transcripts call the model. Raises ConfigError where the search does not fit the model.
+        """
         self.trained = trained
-        self.options = DecodingOptions() if options is None else options
+        self.search = Search() if search is None else search
+        self.vad = VadOptions() if vad is None else vad
+        self.calibration = calibration
         self.device = torch.device(device)
+        self.name = name
         self.model = trained.model.to(self.device).eval()
         self.tokenizer = trained.tokenizer
         self.features = LogMel(trained.features).to(self.device)
+        self.search.scorers(self.model, self.tokenizer)  # to refuse now what does not fit
 
-    def transcribe(self, audio: AudioInput, *, sample_rate: int = 16_000) -> Transcript:
+    @property
+    def options(self) -> DecodingOptions:
+        """The options of the search."""
+        return self.search.options
+
+    def transcribe(
+        self,
+        audio: AudioInput,
+        *,
+        sample_rate: int = 16_000,
+        whole: bool = False,
+        attention: bool = False,
+    ) -> Transcript:
         """Transcribe one recording: a file at any rate, or a waveform (S,) at `sample_rate` hertz.
 
-        Silence, and audio shorter than one step of the model, gives an empty text. Raises AudioError, naming
-        the file and the reason, if it cannot be read or is longer than 60 s.
+        It is cut into pieces of speech (see `asr.pieces.cut`), each of which is a segment; silence, noise and music
+        give no text. `whole` decodes a recording of up to 60 s as it is. `attention` keeps every segment's attention;
+        that of a recording of one piece is always there. Raises AudioError, naming the file and the reason, if it
+        cannot be read.
+
+        >>> import numpy
+        >>> load().transcribe(numpy.zeros(8_000), sample_rate=8_000)
+        Transcript(text='', segments=(), duration=1.0, ...)
         """
-        _checked_duration(audio, sample_rate)  # of a file by its header, before all of it is read
-        waveform = self._waveform(audio, sample_rate)
-        return self._transcript(audio, waveform, self.recognise([waveform])[0][0])
+        _, result = next(
+            self.transcribe_each([audio], sample_rate=sample_rate, whole=whole, attention=attention)
+        )
+        if isinstance(result, AsrError):
+            raise result
+        return result
 
     def transcribe_batch(
         self,
@@ -96,6 +145,8 @@ class Recognizer:
         *,
         sample_rate: int = 16_000,
         batch_seconds: float = 120.0,
+        whole: bool = False,
+        attention: bool = False,
     ) -> list[Transcript | AsrError]:
         """Transcribe several recordings; the results come in the order of `audios`.
 
@@ -103,166 +154,157 @@ class Recognizer:
         `batch_seconds` bounds the padded seconds that are decoded together, and with them the memory used.
         """
         results = dict(
-            self.transcribe_each(audios, sample_rate=sample_rate, batch_seconds=batch_seconds)
+            self.transcribe_each(
+                audios,
+                sample_rate=sample_rate,
+                batch_seconds=batch_seconds,
+                whole=whole,
+                attention=attention,
+            )
         )
         return [results[index] for index in range(len(audios))]
 
     def transcribe_each(
         self,
-        audios: Sequence[AudioInput],
+        audios: Iterable[AudioInput],
         *,
         sample_rate: int = 16_000,
         batch_seconds: float = 120.0,
+        whole: bool = False,
+        attention: bool = False,
     ) -> Iterator[tuple[int, Transcript | AsrError]]:
-        """Yield (index into `audios`, result) as results are ready, recordings of like length together."""
-        durations: dict[int, float] = {}
-        for index, item in enumerate(audios):
-            try:
-                durations[index] = _checked_duration(item, sample_rate)
-            except AsrError as error:
-                yield index, error
-        for batch in _batches(durations, batch_seconds):
-            yield from self._transcribe_together(batch, audios, sample_rate)
+        """Yield (number in `audios`, result) as results are ready, pieces of like length decoded together.
 
-    @torch.inference_mode()
-    def recognise(self, waveforms: Sequence[torch.Tensor]) -> list[list[Hypothesis]]:
+        No more than a few batches of audio are held, however long or many the recordings are.
+        """
+        jobs = (Assembly(n, self._reader(item, sample_rate)) for n, item in enumerate(audios))
+        pool: list[tuple[Assembly, Piece]] = []
+        for job, event in events(jobs, self.vad, whole=whole):
+            if isinstance(event, AsrError):
+                yield job.index, event
+            elif event is not None:
+                pool.append((job, event))
+                if sum(piece.seconds for _, piece in pool) >= POOL * batch_seconds:
+                    yield from self._finish(pool, batch_seconds, attention)
+                    pool = []
+            elif not job.waiting:
+                yield job.index, self._transcript(job)
+        yield from self._finish(pool, batch_seconds, attention)
+
+    def stream(
+        self,
+        audio: AudioInput,
+        *,
+        sample_rate: int = 16_000,
+        batch_seconds: float = 120.0,
+        attention: bool = False,
+    ) -> Iterator[Segment]:
+        """Yield the segments of one long recording in order, while the rest of it is still to be read.
+
+        Those before a damage in a file are yielded, then AudioError is raised.
+
+        >>> for segment in load().stream("data/samples/horse.opus"):
+        ...     print(f"{segment.start:.1f} to {segment.end:.1f} s")
+        0.5 to 3.7 s
+        """
+        pool: list[Piece] = []
+        try:
+            for piece in self._reader(audio, sample_rate).pieces(self.vad):
+                pool.append(piece)
+                if sum(piece.seconds for piece in pool) >= batch_seconds:
+                    done, pool = pool, []
+                    yield from self._in_order(done, batch_seconds, attention)
+        except AsrError:
+            yield from self._in_order(pool, batch_seconds, attention)
+            raise
+        yield from self._in_order(pool, batch_seconds, attention)
+
+    def recognise(self, waveforms: Sequence[Tensor]) -> list[list[Hypothesis]]:
         """Return the n-best hypotheses, best first, of each waveform (S,) at the model's sample rate.
 
-        The waveforms are padded and decoded as one batch. One that is silent or too short for the model has a
-        single hypothesis without tokens. This is the one path from sound to tokens.
+        The waveforms are padded and decoded as one batch, as they are. One that is silent or too short for the model
+        has a single hypothesis without tokens.
         """
-        results = [[_nothing()] for _ in waveforms]
-        heard = [i for i, waveform in enumerate(waveforms) if self._is_audible(waveform)]
-        if not heard:
+        return [heard.hypotheses for heard in self._hear(waveforms)]
+
+    @torch.inference_mode()
+    def _hear(self, waveforms: Sequence[Tensor]) -> list[Heard]:
+        """The one path from sound to tokens."""
+        results = [Heard([replace(empty_hypothesis(), ended=True)]) for _ in waveforms]
+        audible = [i for i, waveform in enumerate(waveforms) if self._is_audible(waveform)]
+        if not audible:
             return results
         features = [
-            self.features.extract(waveforms[i].to(self.device, torch.float32)) for i in heard
+            self.features.extract(waveforms[i].to(self.device, torch.float32)) for i in audible
         ]
         lengths = torch.tensor([len(item) for item in features], device=self.device)
         memory = self.model.encode(pad_sequence(features, batch_first=True), lengths)
-        decoded = decode(self.model, memory, self.tokenizer, self.options)
-        for index, hypotheses in zip(heard, decoded, strict=True):
-            results[index] = hypotheses
+        ctc = self.model.ctc_log_probs(memory)
+        decoded = decode(self.model, memory, self.tokenizer, self.search)
+        for row, (index, hypotheses) in enumerate(zip(audible, decoded, strict=True)):
+            frames = int(memory.lengths[row]) * self.model.ctc_factor
+            log_probs = None if ctc is None else ctc[row, :frames].float().cpu()
+            results[index] = Heard(hypotheses, log_probs)
         return results
 
-    def _transcribe_together(
-        self, indices: Sequence[int], audios: Sequence[AudioInput], sample_rate: int
-    ) -> Iterator[tuple[int, Transcript | AsrError]]:
-        waveforms: dict[int, torch.Tensor] = {}
-        for index in indices:
-            try:
-                waveforms[index] = self._waveform(audios[index], sample_rate)
-            except AsrError as error:
-                yield index, error
-        decoded = self.recognise(list(waveforms.values()))
-        for (index, waveform), hypotheses in zip(waveforms.items(), decoded, strict=True):
-            yield index, self._transcript(audios[index], waveform, hypotheses[0])
-
-    def _is_audible(self, waveform: torch.Tensor) -> bool:
-        rate = self.trained.features.sample_rate
+    def _is_audible(self, waveform: Tensor) -> bool:
         needed = max(2, round(self.model.frame_seconds * 1000 / self.trained.features.hop_ms))
         enough = self.features.frames(len(waveform)) >= needed
-        return enough and _loudness(waveform, rate) >= SILENCE_DBFS
+        return enough and _loudness(waveform, self._rate) >= SILENCE_DBFS
 
-    def _waveform(self, item: AudioInput, sample_rate: int) -> torch.Tensor:
-        rate = self.trained.features.sample_rate
-        if isinstance(item, str | Path):
-            waveform = torch.from_numpy(audio.read(item, sample_rate=rate))
-        else:
-            array = _as_floats(item)
-            if sample_rate != rate:
-                array = audio.resample(array, sample_rate, rate)
-            waveform = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        _refuse_long(item, len(waveform) / rate)
-        return waveform
+    @property
+    def _rate(self) -> int:
+        return self.trained.features.sample_rate
 
-    def _transcript(
-        self, item: AudioInput, waveform: torch.Tensor, hypothesis: Hypothesis
-    ) -> Transcript:
-        text = self.tokenizer.decode(hypothesis.tokens).strip()
-        duration = len(waveform) / self.trained.features.sample_rate
-        confidence = _confidence(hypothesis)
-        segment = Segment(start=0.0, end=duration, text=text, confidence=confidence)
-        tokens = tuple(self.tokenizer.decode([token]) for token in hypothesis.tokens)
-        return Transcript(
-            text=text,
-            segments=(segment,) if text else (),
-            duration=duration,
-            confidence=confidence,
-            audio=str(item) if isinstance(item, str | Path) else None,
-            complete=hypothesis.ended,
-            attention=Attention(hypothesis.attention, tokens, self.model.frame_seconds),
+    def _reader(self, item: AudioInput, sample_rate: int) -> Reader:
+        return Reader(item, sample_rate=sample_rate, rate=self._rate)
+
+    def _finish(
+        self, pool: Sequence[tuple[Assembly, Piece]], batch_seconds: float, attention: bool
+    ) -> Iterator[tuple[int, Transcript]]:
+        """Decode the pieces of a pool; yield the recordings that are done with it."""
+        pool = [(job, piece) for job, piece in pool if not job.failed]
+        for number, found in self._decoded([piece for _, piece in pool], batch_seconds):
+            job = pool[number][0]
+            job.add(found, attention=attention)
+            if job.read and not job.waiting:
+                yield job.index, self._transcript(job)
+
+    def _in_order(
+        self, pieces: Sequence[Piece], batch_seconds: float, attention: bool
+    ) -> Iterator[Segment]:
+        found = dict(self._decoded(pieces, batch_seconds))
+        for number in range(len(pieces)):
+            if found[number].says_something:
+                yield kept(found[number].segment, attention=attention)
+
+    def _decoded(
+        self, pieces: Sequence[Piece], batch_seconds: float
+    ) -> Iterator[tuple[int, Decoded]]:
+        """Yield (number, result) of all pieces, batch by batch."""
+        for batch in batches(pieces, batch_seconds):
+            heard = self._hear([torch.from_numpy(pieces[i].waveform) for i in batch])
+            for number, one in zip(batch, heard, strict=True):
+                yield number, self._described(pieces[number], one)
+
+    def _described(self, piece: Piece, heard: Heard) -> Decoded:
+        return decoded(
+            piece,
+            heard,
+            tokenizer=self.tokenizer,
+            frame_seconds=self.model.frame_seconds,
+            calibration=self.calibration,
         )
 
-
-def _confidence(hypothesis: Hypothesis) -> float | None:
-    if not hypothesis.token_log_probs:
-        return None
-    return float(np.exp(np.mean(hypothesis.token_log_probs)))
+    def _transcript(self, job: Assembly) -> Transcript:
+        return job.transcript(model=self.name, settings=asdict(self.options))
 
 
-def _nothing() -> Hypothesis:
-    return Hypothesis(
-        tokens=(), score=0.0, token_log_probs=(), attention=torch.zeros(0, 0), ended=True
-    )
-
-
-def _loudness(waveform: torch.Tensor, sample_rate: int) -> float:
+def _loudness(waveform: Tensor, sample_rate: int) -> float:
     """Return the RMS level of the loudest tenth of a second, in dB relative to full scale."""
     window = min(len(waveform), sample_rate // 10)
     blocks = waveform[: len(waveform) // window * window].float().reshape(-1, window)
-    power = float(blocks.square().mean(dim=1).max())
-    return float(10 * np.log10(power + 1e-20))
-
-
-def _batches(durations: dict[int, float], batch_seconds: float) -> Iterator[list[int]]:
-    """Group indices by length, longest first, so that each batch's padded seconds stay within the bound."""
-    batch: list[int] = []
-    longest = 0.0
-    for index in sorted(durations, key=lambda i: -durations[i]):
-        if batch and longest * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-        longest = durations[index] if not batch else longest
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _checked_duration(item: AudioInput, sample_rate: int) -> float:
-    """Return the length in seconds; a file's header is trusted here and its samples are checked once read."""
-    if isinstance(item, str | Path):
-        seconds = audio.info(item).duration
-    else:
-        if sample_rate < 1:
-            raise AudioError(
-                f"sample_rate is {sample_rate}; it must be in hertz, 16000 for instance"
-            )
-        seconds = len(_as_floats(item)) / sample_rate
-    _refuse_long(item, seconds)
-    return seconds
-
-
-def _refuse_long(item: AudioInput, seconds: float) -> None:
-    if seconds > MAX_SECONDS:
-        name = item if isinstance(item, str | Path) else "waveform"
-        raise AudioError(
-            f"{name}: {seconds:.1f} s long; a recording may be up to {MAX_SECONDS:.0f} s, cut it at pauses"
-        )
-
-
-def _as_floats(item: NDArray[np.generic] | torch.Tensor) -> NDArray[np.float32]:
-    array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
-    if array.ndim != 1 or not len(array):
-        shape = "x".join(map(str, array.shape)) or "no"
-        raise AudioError(f"waveform of shape {shape}: give one channel as (samples,), not empty")
-    if array.dtype in (np.int16, np.int32):
-        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"waveform of {array.dtype}: give floats in [-1, 1], int16 or int32")
-    if not np.isfinite(array).all():
-        raise AudioError("waveform holds NaN or infinite values")
-    return array.astype(np.float32)
+    return float(10 * torch.log10(blocks.square().mean(dim=1).max() + 1e-20))
 
 
 def checked_device(device: str) -> torch.device:

@@ -16,6 +16,15 @@ from asr.manifest import Utterance
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SPEECH = Path(os.environ.get("ROOT", ROOT / "data"))  # as for recipes/librispeech/run.sh
 SAMPLE_RATE = 16_000
+FORMANTS = np.array(  # of a, i, u, e, o in hertz
+    [
+        [730, 1090, 2440],
+        [270, 2290, 3010],
+        [300, 870, 2240],
+        [530, 1840, 2480],
+        [570, 840, 2410],
+    ]
+)
 
 Waveform = np.ndarray
 
@@ -34,9 +43,10 @@ def _fixed_seeds() -> None:
 
 @pytest.fixture
 def make_waveform() -> Callable[..., Waveform]:
-    """make_waveform(seconds, pitch=150.0, sample_rate=16000, seed=0): a voiced buzz in noise.
+    """make_waveform(seconds, pitch=150.0, sample_rate=16000, seed=0): vowels in noise.
 
-    float32 (S,) in [-0.5, 0.5]; its loudness rises and falls four times a second, as syllables do.
+    float32 (S,) in [-0.5, 0.5]; its loudness rises and falls four times a second, as syllables do. The detector of
+    speech takes it for speech where the pitch is at most 230 Hz.
     """
     return _waveform
 
@@ -95,8 +105,19 @@ def _waveform(
 ) -> Waveform:
     samples = round(seconds * sample_rate)
     time = np.arange(samples) / sample_rate
-    harmonics = [np.sin(2 * np.pi * pitch * n * time) / n for n in range(1, 11)]
+    frames = np.arange(0, seconds + 0.02, 0.01)
+    place = 4 * frames  # in syllables
+    glide = np.clip((place % 1 - 0.7) / 0.3, 0, 1)[:, None]
+    vowel, following = (FORMANTS[(place.astype(int) + n) % len(FORMANTS)] for n in (0, 1))
+    formants = vowel * (1 - glide) + following * glide
+    swing = 1 + 0.05 * np.sin(2 * np.pi * 1.3 * frames)
+    phase = 2 * np.pi * pitch * np.cumsum(np.interp(time, frames, swing)) / sample_rate
+    voice = np.zeros(samples)
+    for n in range(1, int(min(3200, 0.45 * sample_rate) / pitch)):
+        distance = (n * pitch * swing[:, None] - formants) / [60, 90, 120]
+        loudness = ([1, 0.6, 0.3] / (1 + distance**2)).sum(1) / n**0.5
+        voice += np.interp(time, frames, loudness) * np.sin(n * phase)
     syllables = 0.6 - 0.4 * np.cos(2 * np.pi * 4 * time)
     noise = np.random.default_rng(seed).standard_normal(samples)
-    waveform = 0.2 * syllables * np.sum(harmonics, axis=0) + 0.002 * noise
+    waveform = 0.3 * syllables * voice + 0.002 * noise
     return np.clip(waveform, -0.5, 0.5).astype(np.float32)

@@ -29,8 +29,9 @@ class FakeRecognizer:
         self.batch_seconds: list[float] = []
 
     def transcribe_each(
-        self, audios: list[Path], *, batch_seconds: float
+        self, audios: list[Path], *, batch_seconds: float, whole: bool
     ) -> Iterator[tuple[int, Transcript | AsrError]]:
+        assert whole
         self.batch_seconds.append(batch_seconds)
         for index in reversed(range(len(audios))):
             name = audios[index].name

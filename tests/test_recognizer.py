@@ -1,7 +1,9 @@
 """The recognizer: files and waveforms to transcripts, alone and in batches, with what must be refused."""
 
-import math
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ import torch
 from recognizers import tiny_trained
 
 import asr
-from asr import audio, checkpoint
-from asr.decoding import DecodingOptions
+from asr import checkpoint
+from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
-from asr.recognizer import MAX_SECONDS, Recognizer, load
-from asr.transcript import Transcript
+from asr.model import Memory
+from asr.pieces import cut
+from asr.recognizer import Recognizer, load
+from asr.transcript import Segment, Transcript
 
 Make = Callable[..., Path]
 MakeWaveform = Callable[..., np.ndarray]
@@ -115,13 +119,13 @@ def test_batches_hold_no_more_padded_seconds_than_asked_for(
     recognizer: Recognizer, make_waveform: MakeWaveform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[list[int]] = []
-    recognise = recognizer.recognise
+    encode = recognizer.model.encode
 
-    def watch(waveforms: list[torch.Tensor]) -> list[list[asr.recognizer.Hypothesis]]:
-        batches.append([len(waveform) for waveform in waveforms])
-        return recognise(waveforms)
+    def watch(features: torch.Tensor, lengths: torch.Tensor) -> Memory:
+        batches.append([(n - 1) * 160 + 512 for n in lengths.tolist()])
+        return encode(features, lengths)
 
-    monkeypatch.setattr(recognizer, "recognise", watch)
+    monkeypatch.setattr(recognizer.model, "encode", watch)
     lengths = [0.3, 0.9, 0.5, 2.5, 0.4, 0.8]
     results = recognizer.transcribe_batch([make_waveform(s) for s in lengths], batch_seconds=2.0)
 
@@ -171,20 +175,6 @@ def test_silence_in_a_batch_leaves_the_others_where_they_are(
     assert heard == recognizer.transcribe(speech)
 
 
-def test_a_recording_that_is_too_long_is_refused_before_it_is_read(
-    recognizer: Recognizer, make_audio: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = make_audio("long.wav", MAX_SECONDS + 1, sample_rate=8_000)
-    monkeypatch.setattr(audio, "read", lambda *_, **__: pytest.fail("the file was read"))
-    with pytest.raises(AudioError, match=r"long\.wav: 61\.0 s long; .* up to 60 s"):
-        recognizer.transcribe(path)
-
-
-def test_a_waveform_that_is_too_long_is_refused(recognizer: Recognizer) -> None:
-    with pytest.raises(AudioError, match="up to 60 s"):
-        recognizer.transcribe(np.zeros(61 * 8_000, np.float32), sample_rate=8_000)
-
-
 @pytest.mark.parametrize(
     ("waveform", "message"),
     [
@@ -202,18 +192,12 @@ def test_waveforms_that_cannot_be_meant_are_refused(
         recognizer.transcribe(waveform)
 
 
-def test_confidence_is_the_geometric_mean_of_the_token_probabilities(
-    recognizer: Recognizer, make_waveform: MakeWaveform
-) -> None:
-    waveform = make_waveform(0.7)
-    best = recognizer.recognise([torch.from_numpy(waveform)])[0][0]
-    assert len(best.token_log_probs) == len(best.tokens) + 1
-    expected = math.prod(map(math.exp, best.token_log_probs)) ** (1 / len(best.token_log_probs))
-
-    transcript = recognizer.transcribe(waveform)
-
-    assert transcript.confidence == pytest.approx(expected)
-    assert [segment.confidence for segment in transcript.segments] == [transcript.confidence]
+def test_confidence_is_the_mean_over_the_words(recognizer: Recognizer, talk: np.ndarray) -> None:
+    transcript = recognizer.transcribe(talk)
+    trusted = [word.confidence for word in transcript.words]
+    assert len(trusted) > 1
+    assert all(value is not None and 0 <= value <= 1 for value in trusted)
+    assert transcript.confidence == pytest.approx(np.mean(trusted))
 
 
 def test_the_attention_has_a_row_a_character_and_covers_the_recording(
@@ -236,7 +220,7 @@ def test_a_text_that_was_cut_at_the_limit_says_so(make_waveform: MakeWaveform) -
 
 
 def test_recognise_gives_the_n_best_in_order(make_waveform: MakeWaveform) -> None:
-    recognizer = Recognizer(tiny_trained(), options=DecodingOptions(beam_size=4, nbest=3))
+    recognizer = Recognizer(tiny_trained(), search=Search(DecodingOptions(beam_size=4, nbest=3)))
     for hypotheses in recognizer.recognise([torch.from_numpy(make_waveform(s)) for s in (0.5, 1)]):
         assert len({hypothesis.tokens for hypothesis in hypotheses}) == 3
         scores = [hypothesis.score for hypothesis in hypotheses]
@@ -246,10 +230,14 @@ def test_recognise_gives_the_n_best_in_order(make_waveform: MakeWaveform) -> Non
 def test_save_then_load_gives_the_same_transcript(
     recognizer: Recognizer, make_audio: Make, tmp_path: Path
 ) -> None:
-    path = make_audio(seconds=0.7)
-    checkpoint.save(tmp_path / "model.pt", recognizer.trained)
-    assert load(tmp_path / "model.pt").transcribe(path) == recognizer.transcribe(path)
-    assert asr.transcribe(path, model=tmp_path / "model.pt") == recognizer.transcribe(path)
+    path, model = make_audio(seconds=0.7), tmp_path / "model.pt"
+    checkpoint.save(model, recognizer.trained)
+    loaded = load(model)
+    assert loaded.name is not None
+    assert re.fullmatch("model-[0-9a-f]{8}", loaded.name)
+    expected = replace(recognizer.transcribe(path), model=loaded.name)
+    assert loaded.transcribe(path) == expected
+    assert asr.transcribe(path, model=model) == expected
 
 
 def test_load_takes_its_options(tmp_path: Path) -> None:
@@ -288,3 +276,122 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="'cuda:1': torch finds 1 CUDA"):
         load(device="cuda:1")
+
+
+def speech_with_pauses(make_waveform: MakeWaveform, *seconds: float, pause: float) -> np.ndarray:
+    """Speech of these lengths, each with another voice, with silence around each."""
+    parts = [np.zeros(round(pause * 16_000), np.float32)]
+    for number, length in enumerate(seconds):
+        parts += [make_waveform(length, pitch=110.0 + 15 * number), parts[0]]
+    return np.concatenate(parts)
+
+
+@pytest.fixture
+def talk(make_waveform: MakeWaveform) -> np.ndarray:
+    """Five stretches of speech, 23 s in all."""
+    return speech_with_pauses(make_waveform, 1.0, 2.2, 0.7, 3.1, 1.6, pause=2.4)
+
+
+def test_a_long_recording_is_its_pieces_with_times_of_the_whole(
+    recognizer: Recognizer, talk: np.ndarray
+) -> None:
+    whole = recognizer.transcribe(talk)
+    assert whole.duration == len(talk) / 16_000
+    assert len(whole.segments) == 5
+    assert whole.text == " ".join(segment.text for segment in whole.segments)
+    pieces = list(cut([talk], sample_rate=16_000))
+    for segment, piece in zip(whole.segments, pieces, strict=True):
+        alone = recognizer.transcribe(piece.waveform, whole=True)
+        assert segment.text == alone.text
+        for word, one in zip(segment.words, alone.words, strict=True):
+            assert word.start == pytest.approx(piece.start + one.start)
+    assert [s.start for s in whole.segments] == pytest.approx([2.4, 5.8, 10.4, 13.5, 19.0], abs=0.3)
+    times = [time for word in whole.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert times[-1] <= whole.duration
+
+
+def test_batches_change_nothing_in_a_long_recording(
+    recognizer: Recognizer, talk: np.ndarray
+) -> None:
+    usual = recognizer.transcribe(talk)
+    for seconds in (0.1, 5.0):
+        found = recognizer.transcribe_batch([talk[:48_000], talk], batch_seconds=seconds)[1]
+        assert isinstance(found, Transcript)
+        assert [s.text for s in found.segments] == [s.text for s in usual.segments]
+
+
+def test_a_stream_gives_the_segments_of_the_transcript_while_it_reads(
+    recognizer: Recognizer, talk: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, talk, 16_000, subtype="FLOAT")
+    expected = recognizer.transcribe(path).segments
+    segments = recognizer.stream(path, batch_seconds=0.1)
+    first = next(segments)
+    assert isinstance(first, Segment)
+    assert [s.text for s in (first, *segments)] == [s.text for s in expected]
+    assert all(s.attention is None for s in expected)
+    kept = recognizer.transcribe(path, attention=True).segments
+    starts = [piece.start for piece in cut([talk], sample_rate=16_000)]
+    assert [s.attention.start for s in kept if s.attention] == starts
+
+
+def test_a_damaged_end_leaves_the_segments_before_it_to_a_stream(
+    recognizer: Recognizer, talk: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, np.tile(talk, 5), 16_000)
+    path.write_bytes(path.read_bytes()[:-60_000])
+    found: list[Segment] = []
+    with pytest.raises(AudioError, match=r"cut\.flac"):
+        found.extend(recognizer.stream(path))  # keeps what came before the error
+    assert len(found) >= 4
+    with pytest.raises(AudioError, match=r"cut\.flac"):
+        recognizer.transcribe(path)
+
+
+def test_a_whole_recording_is_decoded_as_it_is(
+    recognizer: Recognizer, make_waveform: MakeWaveform, talk: np.ndarray
+) -> None:
+    noise = np.random.default_rng(1).normal(size=48_000).astype(np.float32) / 10
+    assert recognizer.transcribe(noise).text == ""
+    transcript = recognizer.transcribe(noise, whole=True)
+    best = recognizer.recognise([torch.from_numpy(noise)])[0][0]
+    assert transcript.text == " ".join(recognizer.tokenizer.decode(best.tokens).split()) != ""
+    assert [(s.start, s.end) for s in transcript.segments] == [(0.0, 3.0)]
+    long = np.tile(talk, 3)
+    assert recognizer.transcribe(long, whole=True) == recognizer.transcribe(long)
+
+
+def test_an_utterance_that_is_all_speech_is_one_piece_and_equals_the_whole(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    quiet = np.zeros(8_000, np.float32)
+    waveform = np.concatenate([quiet, make_waveform(4.0), quiet])
+    found, whole = recognizer.transcribe(waveform), recognizer.transcribe(waveform, whole=True)
+    assert (found.text, found.words) == (whole.text, whole.words)
+
+
+def test_threads_that_share_a_recognizer_get_what_one_alone_gets(
+    recognizer: Recognizer, make_waveform: MakeWaveform
+) -> None:
+    waveforms = [make_waveform(0.5 + 0.2 * n, pitch=110.0 + 10 * n) for n in range(8)]
+    alone = [recognizer.transcribe(waveform) for waveform in waveforms]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(recognizer.transcribe, waveforms * 2)) == alone * 2
+
+
+def test_a_search_that_does_not_fit_the_model_is_refused_at_once() -> None:
+    trained = tiny_trained()
+    trained.model.ctc = None
+    with pytest.raises(ConfigError, match="no CTC head"):
+        Recognizer(trained, search=Search(DecodingOptions(ctc_weight=0.3)))
+
+
+def test_greedy_search_can_be_asked_for(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model.pt", tiny_trained())
+    assert load(tmp_path / "model.pt", search="greedy").options == DecodingOptions()
+    wide = Search(DecodingOptions(beam_size=2, length_bonus=0.5))
+    found = load(tmp_path / "model.pt", search=wide, beam_size=3).options
+    assert found == DecodingOptions(beam_size=3, length_bonus=0.5)

@@ -43,7 +43,7 @@ class Validation:
         for utterance in self.utterances[:10]:
             with _mode_kept(trained.model):
                 recognizer = Recognizer(trained, device=self.device)
-                transcript = recognizer.transcribe_batch([utterance.audio])[0]
+                transcript = recognizer.transcribe_batch([utterance.audio], whole=True)[0]
             if isinstance(transcript, AsrError) or transcript.attention is None:
                 continue
             if len(transcript.attention.tokens) > 1:

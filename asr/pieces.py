@@ -1,0 +1,191 @@
+"""A recording of any length as pieces of speech: blocks of its waveform in, pieces that a model can decode out.
+
+Pieces end at pauses, never overlap and leave out nothing but silence, so that their texts joined are the recording's.
+No more of the recording is held than one piece and one block.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.audio import Waveform
+from asr.vad import (
+    FRAME,
+    FRAME_SECONDS,
+    RATE,
+    DetectorState,
+    Probabilities,
+    VadOptions,
+    detector,
+    speech_runs,
+)
+
+LEFT_OVER = 2.0  # seconds; the least that a cut leaves of speech for the next piece
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a recording, from `start` to `end`, with speech from `speech[0]` to `speech[1]`, all in its seconds."""
+
+    waveform: Waveform  # (S,)
+    start: float
+    end: float
+    speech: tuple[float, float]
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where the next piece lies, in frames of the window; what is before `end` has been dealt with."""
+
+    start: int
+    end: int
+    speech: tuple[int, int]
+
+
+def cut(
+    blocks: Iterable[Waveform], *, sample_rate: int, options: VadOptions | None = None
+) -> Iterator[Piece]:
+    """Yield the pieces of a recording that comes in blocks (S,) of any lengths, each as soon as its end is known.
+
+    Silence, noise, music and tones are in no piece. Speech goes on in one piece until a pause longer than
+    `max_pause`; one that would get longer than `max_seconds` ends at its longest pause, or where there is none,
+    where the probability of speech is least. The pieces do not depend on the lengths of the blocks.
+    """
+    options = VadOptions() if options is None else options
+    window = _Window(sample_rate)
+    for block in blocks:
+        window.add(block)
+        yield from window.pieces(options, final=False)
+    window.finish()
+    yield from window.pieces(options, final=True)
+
+
+def batches(pieces: Sequence[Piece], seconds: float) -> Iterator[list[int]]:
+    """Group the pieces' numbers by length, longest first; a group holds at most `seconds` with its padding."""
+    batch: list[int] = []
+    for number in sorted(range(len(pieces)), key=lambda n: -len(pieces[n].waveform)):
+        if batch and pieces[batch[0]].seconds * (len(batch) + 1) > seconds:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+class _Window:
+    """The part of a recording that is not dealt with yet: its samples and its frames' probabilities."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self.resampler = None if sample_rate == RATE else _resampler(sample_rate)
+        self.state: DetectorState = detector().start()
+        self.frame = 0  # of the recording, at which the window begins
+        self.first = 0  # the sample at which it begins
+        self.waveform: Waveform = np.zeros(0, np.float32)
+        self.probabilities: Probabilities = np.zeros(0, np.float32)
+
+    def add(self, block: Waveform, *, last: bool = False) -> None:
+        self.waveform = np.concatenate([self.waveform, block])
+        if self.resampler is not None:
+            block = self.resampler.resample_chunk(block, last=last)
+        heard, self.state = detector().listen(torch.from_numpy(block), self.state)
+        self.probabilities = np.concatenate([self.probabilities, heard])
+
+    def finish(self) -> None:
+        """Make a whole frame of the rest."""
+        if self.resampler is not None:
+            self.add(np.zeros(0, np.float32), last=True)
+        rest = np.zeros(FRAME, np.float32)
+        heard, self.state = detector().listen(torch.from_numpy(rest), self.state)
+        self.probabilities = np.concatenate([self.probabilities, heard])
+
+    def pieces(self, options: VadOptions, *, final: bool) -> Iterator[Piece]:
+        while found := _next_cut(self.probabilities, options, final=final):
+            yield self._piece(found)
+            self._drop(found.end)
+        if not final:
+            self._drop(_silent(self.probabilities, options))
+
+    def _piece(self, found: _Cut) -> Piece:
+        start, end = (self._sample(self.frame + frame) for frame in (found.start, found.end))
+        waveform = self.waveform[start - self.first : end - self.first].copy()
+        limit = (start + len(waveform)) / self.sample_rate
+        speech = [min((self.frame + frame) * FRAME_SECONDS, limit) for frame in found.speech]
+        return Piece(waveform, start / self.sample_rate, limit, (speech[0], speech[1]))
+
+    def _drop(self, frames: int) -> None:
+        self.frame += frames
+        self.probabilities = self.probabilities[frames:]
+        sample = self._sample(self.frame)
+        self.waveform = self.waveform[sample - self.first :]
+        self.first = sample
+
+    def _sample(self, frame: int) -> int:
+        return frame * FRAME * self.sample_rate // RATE
+
+
+def _next_cut(probabilities: Probabilities, options: VadOptions, *, final: bool) -> _Cut | None:
+    """Find the first piece of the window, or None while its end is not known.
+
+    `final` says that the recording ends with the window. Only what no later frame can change is decided.
+    """
+    known = len(probabilities)
+    longest, padding, pause, left_over = map(
+        _frames, (options.max_seconds, options.padding, options.max_pause, LEFT_OVER)
+    )
+    settling = pause + _frames(options.min_speech) + 1
+    runs = speech_runs(probabilities, options)
+    if not runs:
+        return None
+    start, last = max(0, runs[0][0] - padding), runs[-1][1]
+    pauses = [(a[1], b[0]) for a, b in pairwise(runs)]
+    if final or known - last > settling:
+        pauses.append((last, known))
+    end = next((p for p in pauses if p[1] - p[0] > pause), pauses[-1] if final else None)
+    if end is not None and end[0] - start <= longest:
+        return _Cut(start, min(end[0] + padding, end[1], start + longest), (runs[0][0], end[0]))
+    if not final and known - start < longest + left_over + settling:
+        return None
+    high = min(start + longest, (known if end is None else end[0]) - left_over)
+    at = _best_cut(probabilities, pauses, start + longest // 4, high)
+    spoken = [run for run in runs if run[0] < at]
+    return _Cut(start, at, (spoken[0][0], min(spoken[-1][1], at)))
+
+
+def _best_cut(
+    probabilities: Probabilities, pauses: list[tuple[int, int]], low: int, high: int
+) -> int:
+    """Return the middle of the longest pause from `low` to `high`, else the frame least like speech."""
+    inside = [p for p in pauses if low <= (p[0] + p[1]) // 2 <= high]
+    if inside:
+        best = max(inside, key=lambda p: p[1] - p[0])
+        return (best[0] + best[1]) // 2
+    smooth = np.convolve(probabilities, np.ones(5) / 5, mode="same")
+    return low + int(np.argmin(smooth[low : high + 1]))
+
+
+def _silent(probabilities: Probabilities, options: VadOptions) -> int:
+    """Return how many frames at the window's beginning can be forgotten: silence, but for the padding of what comes."""
+    runs = speech_runs(probabilities, options)
+    begun = _frames(options.min_speech) + _frames(options.min_silence)
+    first = runs[0][0] if runs else len(probabilities) - begun
+    return max(0, first - _frames(options.padding))
+
+
+def _frames(seconds: float) -> int:
+    return round(seconds / FRAME_SECONDS)
+
+
+def _resampler(sample_rate: int) -> Any:
+    import soxr
+
+    return soxr.ResampleStream(sample_rate, RATE, 1, dtype="float32")
