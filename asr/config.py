@@ -4,15 +4,19 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from asr import options
 from asr.augment import AugmentOptions
 from asr.batching import DataOptions
 from asr.errors import ConfigError
 from asr.features import FeatureOptions
+from asr.language.training import LmTrainingOptions, TextOptions
 from asr.model import ModelOptions
+from asr.model.lm import LmOptions
 from asr.training import TrainingOptions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,32 @@ class Config:
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
 
+@dataclass(frozen=True)
+class LmConfig:
+    """All options of a character language model's recipe; what has a table [lm] is one."""
+
+    text: TextOptions = field(default_factory=TextOptions)
+    lm: LmOptions = field(default_factory=LmOptions)
+    training: LmTrainingOptions = field(default_factory=LmTrainingOptions)
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe; `overrides` are "section.key=value" with values as in TOML (a bare word is text).
+    """Read a recognizer's recipe; `overrides` are "section.key=value" with values as in TOML (a bare word is text).
 
     Raises ConfigError naming the file, or the option and what is allowed.
     """
+    return _build(Config, path, _read(path, overrides))
+
+
+def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Config | LmConfig:
+    """Read a recipe of either kind, as `load` does."""
+    values = _read(path, overrides)
+    if "lm" in values:
+        return _build(LmConfig, path, values)
+    return _build(Config, path, values)
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -39,8 +64,12 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     for override in overrides:
         _apply(values, override)
+    return values
+
+
+def _build(kind: type[T], path: str | Path, values: dict[str, Any]) -> T:
     try:
-        return options.from_dict(Config, values)
+        return options.from_dict(kind, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 

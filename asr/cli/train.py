@@ -23,13 +23,32 @@ def train(
     init: Path | None = typer.Option(None, help="Model to begin with, where its weights fit."),
     device: str = DEVICE,
 ) -> None:
-    """Train a model by a recipe; Ctrl-C saves, and the same command goes on from there."""
+    """Train a model by a recipe; Ctrl-C saves, and the same command goes on from there.
+
+    A recipe with a table [lm] trains a character language model.
+    """
     from asr import config, training
+    from asr.errors import ConfigError
+    from asr.language import training as language
 
     overrides = [*(set_ or []), *([] if hours is None else [f"training.hours={hours}"])]
-    options = config.load(recipe, overrides)
+    options = config.load_any(recipe, overrides)
+    folder = output or Path("runs") / recipe.stem
+    if isinstance(options, config.LmConfig):
+        if init is not None:
+            raise ConfigError("--init: a language model always begins with random weights")
+        path = language.train(
+            folder,
+            lm=options.lm,
+            text=options.text,
+            training=options.training,
+            resume=resume,
+            device=device,
+        )
+        typer.echo(path)
+        return
     path = training.train(
-        output or Path("runs") / recipe.stem,
+        folder,
         model=options.model,
         data=options.data,
         training=options.training,

@@ -1,0 +1,86 @@
+"""`asr lm`: texts in, a word n-gram model out; a language model and sentences in, its perplexity out."""
+
+# ruff: noqa: B008 - one parameter an option is how Typer reads a command
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from asr.cli.base import app, note
+
+lm = typer.Typer(
+    no_args_is_help=True,
+    help="Language models: word n-grams and perplexity; `asr train` trains character models.",
+)
+app.add_typer(lm, name="lm")
+
+TEXTS = "Texts (.txt, .gz) or manifests (.jsonl). A text with blank lines is a book, else a line is a sentence."
+FIGURES = ("per_word", "per_word_with_unknown", "per_character", "unknown_rate")
+
+
+@lm.command(
+    epilog="Example: asr lm ngram books.txt.gz train.jsonl --exclude dev.jsonl --exclude test.jsonl "
+    "--max-ngrams 2800000 --output words.ngram"
+)
+def ngram(
+    texts: list[str] = typer.Argument(..., metavar="TEXT...", help=TEXTS),
+    output: Path = typer.Option(
+        ..., "--output", "-o", help="Model file: .arpa or .arpa.gz for ARPA, else the binary."
+    ),
+    order: int = typer.Option(4, help="Words of the longest n-grams."),
+    max_ngrams: int = typer.Option(
+        0, help="Prune to so many n-grams of two and more words; 0 keeps all."
+    ),
+    vocabulary: int = typer.Option(0, help="Most frequent words kept; 0 keeps all."),
+    exclude: list[str] | None = typer.Option(
+        None, help="Manifest or text; refuse TEXT if it holds text of it. May be repeated."
+    ),
+    skip: list[str] | None = typer.Option(
+        None, metavar="FILE:FIRST-LAST", help="Leave out these lines of a TEXT. May be repeated."
+    ),
+) -> None:
+    """Build a word n-gram model: interpolated modified Kneser-Ney, pruned by relative entropy."""
+    from asr.language import leaks, sentences
+    from asr.ngram import NgramOptions, build, save
+
+    options = NgramOptions(order, vocabulary, max_ngrams)
+    found = sentences.read(texts, skip or [])
+    if exclude:
+        leaks.refuse(found, sentences.read(exclude))
+    else:
+        note("nothing is kept out of the model: --exclude names dev and test manifests")
+    words = sum(len(sentence.text.split()) for sentence in found)
+    note(f"{len(found)} sentences, {words} words")
+    model = build([sentence.text for sentence in found], options)
+    save(output, model)
+    counts = ", ".join(f"{count} {n}-grams" for n, count in enumerate(model.counts, 1))
+    note(f"{counts}, {output.stat().st_size / 1e6:.1f} MB")
+    typer.echo(output)
+
+
+@lm.command(epilog="Example: asr lm perplexity words.ngram dev-clean.jsonl --json")
+def perplexity(
+    model: Path = typer.Argument(..., help="Model file: .pt is a character model, else n-grams."),
+    texts: list[str] = typer.Argument(..., metavar="TEXT...", help=TEXTS),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Measure how well a language model predicts sentences; lower is better."""
+    from asr.language import sentences
+    from asr.language.perplexity import of_characters, of_ngrams
+    from asr.lm_checkpoint import load_lm
+    from asr.ngram import NgramModel
+
+    found = [sentence.text for sentence in sentences.read(texts)]
+    if model.suffix == ".pt":
+        trained = load_lm(model)
+        result = of_characters(trained.model, trained.tokenizer, found)
+    else:
+        result = of_ngrams(NgramModel.load(model), found)
+    figures = asdict(result) | {name: getattr(result, name) for name in FIGURES}
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name.replace('_', ' ')}: {value:.6g}")

@@ -1,0 +1,329 @@
+"""Texts and options in, a trained and measured character language model out: the visible loop, read from the top."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asr.batching import epoch_batches
+from asr.errors import TrainingError
+from asr.language import leaks, sentences
+from asr.language.perplexity import encoded, loss, of_characters, padded
+from asr.language.state import BEST, FINAL, LAST, PLATEAU, load_state, save_state
+from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
+from asr.model.lm import LanguageModel, LmOptions
+from asr.options import check_range
+from asr.recognizer import checked_device
+from asr.tokenizer import Tokenizer
+from asr.training.interrupt import on_interrupt
+from asr.training.monitor import Monitor
+from asr.training.schedule import (
+    Progress,
+    TrainingOptions,
+    fraction_done,
+    is_finished,
+    is_longer,
+    learning_rate,
+    plan_end,
+)
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What a language model learns from and is measured on: texts (.gz or not) or manifests."""
+
+    train: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
+    dev: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()  # training text that holds text of these, or of dev, is refused
+    batch_characters: int = 4000  # of a step, padding included
+
+    def __post_init__(self) -> None:
+        check_range(self, "text", ("batch_characters",), 1)
+
+
+@dataclass(frozen=True)
+class LmTrainingOptions:
+    """How a language model is trained; the fields are those of TrainingOptions, and so is the schedule."""
+
+    seed: int = 1
+    max_steps: int = 0
+    epochs: float = 0.0
+    hours: float = 0.0  # of training time, validation and the learning rate's decay included
+    learning_rate: float = 3e-3  # of AdamW, at its highest
+    warmup_steps: int = 100
+    cooldown: float = 0.4  # share of the training, its end, in which the rate falls linearly to 0
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of the gradient
+    validate_every: int = 500  # steps
+    save_minutes: float = 5.0  # at most this much work is lost when the process is killed
+    log_every: int = 50  # steps
+
+    def __post_init__(self) -> None:
+        self.schedule()  # refuses what is out of range
+
+    def schedule(self) -> TrainingOptions:
+        """The same as the options that the schedule's functions take."""
+        return TrainingOptions(**vars(self))
+
+
+@dataclass
+class _Run:
+    trained: TrainedLm
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    rows: list[list[int]]  # encoded training sentences
+    dev: list[str]
+    monitor: Monitor
+    output: Path
+    device: torch.device
+    sums: dict[str, float]  # since the last log line: nats, targets, gradient_norm, steps
+
+    @property
+    def model(self) -> LanguageModel:
+        return self.trained.model
+
+    def save(self, name: str) -> None:
+        save_state(self.output / name, self.model, self.optimizer, self.progress)
+
+
+def train(
+    output: str | Path,
+    *,
+    lm: LmOptions,
+    text: TextOptions,
+    training: LmTrainingOptions,
+    resume: bool = True,
+    device: str = "cpu",
+) -> Path:
+    """Train until the planned end and return the path of the final model, `output`/model.pt.
+
+    Goes on from `output`/last.pt if that is there and `resume`. Ctrl-C ends it after the step that runs, with the
+    state saved, and raises KeyboardInterrupt. Raises AsrError with one clear line where options, texts or
+    checkpoints cannot be used, and where the training text holds text of text.dev or text.exclude.
+    """
+    output, schedule = Path(output), training.schedule()
+    if not schedule.has_end:
+        raise TrainingError(
+            "this training would never end: set training.hours, training.epochs or training.max_steps"
+        )
+    monitor = Monitor(output)
+    try:
+        run = _prepare(output, monitor, lm, text, training, checked_device(device))
+        _restore(run, text, training, schedule, resume)
+        with on_interrupt() as interrupted:
+            _loop(run, text, schedule, interrupted)
+        _finish(run, text, training)
+    finally:
+        monitor.close()
+    return output / FINAL
+
+
+def _prepare(
+    output: Path,
+    monitor: Monitor,
+    lm: LmOptions,
+    text: TextOptions,
+    training: LmTrainingOptions,
+    device: torch.device,
+) -> _Run:
+    if not text.train:
+        raise TrainingError("text.train: name at least one text or manifest")
+    found = sentences.read(text.train, text.skip)
+    held_out = sentences.read(dict.fromkeys((*text.dev, *text.exclude)))
+    leaks.refuse(found, held_out)
+    dev = [sentence.text for sentence in sentences.read(text.dev)]
+    words = sum(len(sentence.text.split()) for sentence in found)
+    monitor.say(f"{len(found)} sentences, {words} words; {len(dev)} sentences of dev")
+    tokenizer = Tokenizer()
+    torch.manual_seed(training.seed)
+    model = LanguageModel(tokenizer.size, lm).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=training.weight_decay)
+    return _Run(
+        TrainedLm(model, tokenizer, {}),
+        optimizer,
+        Progress(),
+        [encoded(tokenizer, sentence.text) for sentence in found],
+        dev,
+        monitor,
+        output,
+        device,
+        {},
+    )
+
+
+def _restore(
+    run: _Run,
+    text: TextOptions,
+    training: LmTrainingOptions,
+    schedule: TrainingOptions,
+    resume: bool,
+) -> None:
+    """Go on from the saved state, or begin with the random weights."""
+    last, plateau = run.output / LAST, run.output / PLATEAU
+    if resume and last.exists():
+        run.progress = load_state(last, run.model, run.optimizer)
+        longer = is_longer(run.progress, schedule, len(_batches(run, text, training.seed)))
+        if is_finished(run.progress, schedule) and longer and plateau.exists():
+            before = load_state(plateau, run.model, run.optimizer)
+            run.progress = replace(before, cooldown_step=-1, end_step=-1)
+        hours = run.progress.elapsed / 3600
+        run.monitor.say(f"going on from step {run.progress.step}, {hours:.2f} h")
+    else:
+        for name in (LAST, PLATEAU, BEST):
+            (run.output / name).unlink(missing_ok=True)
+    for parameters in run.optimizer.param_groups:
+        parameters["weight_decay"] = training.weight_decay
+    run.monitor.begin(run.progress.step)
+
+
+def _batches(run: _Run, text: TextOptions, seed: int) -> list[list[int]]:
+    """The rows of each batch of the epoch that progress stands in."""
+    batches = epoch_batches(
+        [[len(row)] for row in run.rows],
+        batch_frames=text.batch_characters,
+        seed=seed,
+        epoch=run.progress.epoch,
+    )
+    return [[index for index, _ in batch] for batch in batches]
+
+
+def _loop(
+    run: _Run, text: TextOptions, schedule: TrainingOptions, interrupted: Callable[[], bool]
+) -> None:
+    progress = run.progress
+    saved = clock = time.monotonic()
+    batches = _batches(run, text, schedule.seed)
+    while True:
+        if plan_end(progress, schedule, len(batches)):
+            run.save(PLATEAU)
+        if is_finished(progress, schedule):
+            break
+        if progress.batch >= len(batches):
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            batches = _batches(run, text, schedule.seed)
+        rate = learning_rate(progress, schedule)
+        for parameters in run.optimizer.param_groups:
+            parameters["lr"] = rate
+        rows = [run.rows[index] for index in batches[progress.batch]]
+        _step(run, padded(rows).to(run.device), schedule)
+        progress.step += 1
+        progress.batch += 1
+        _show(run, fraction_done(progress, schedule, len(batches)))
+        if progress.step % schedule.log_every == 0:
+            _log(run, rate)
+        if progress.step % schedule.validate_every == 0:
+            _validate(run)
+        now = time.monotonic()
+        progress.elapsed, clock = progress.elapsed + now - clock, now
+        if interrupted() or now - saved >= schedule.save_minutes * 60:
+            run.save(LAST)
+            saved = now
+        if interrupted():
+            run.monitor.say(f"stopped after step {progress.step}; run it again to go on from there")
+            raise KeyboardInterrupt
+
+
+def _step(run: _Run, tokens: Tensor, schedule: TrainingOptions) -> None:
+    """One update from a batch of padded sentences (N, L)."""
+    torch.manual_seed(schedule.seed * 1_000_003 + run.progress.step)  # a resumed run repeats it
+    run.model.train()
+    run.optimizer.zero_grad()
+    targets = int((tokens[:, 1:] != Tokenizer.pad).sum())
+    nats = loss(run.model, tokens)
+    (nats / targets).backward()
+    norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), schedule.clip))
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"step {run.progress.step}: gradient not finite: lower training.learning_rate"
+        )
+    run.optimizer.step()
+    values = {"nats": nats.item(), "targets": targets, "gradient_norm": norm, "steps": 1}
+    run.sums = {name: run.sums.get(name, 0.0) + value for name, value in values.items()}
+
+
+def _show(run: _Run, fraction: float) -> None:
+    """Move the progress bar, where there is one."""
+    if run.monitor.live is not None:
+        nats = run.sums["nats"] / run.sums["targets"]
+        progress = run.progress
+        text = f"step {progress.step}  epoch {progress.epoch}  perplexity {math.exp(nats):.3f}"
+        run.monitor.live.update(run.monitor.live.task_ids[0], completed=fraction, description=text)
+
+
+def _log(run: _Run, rate: float) -> None:
+    """Show and keep the means since the last call, and the speed."""
+    seconds = time.perf_counter() - run.monitor.started
+    row = {
+        "perplexity": math.exp(run.sums["nats"] / run.sums["targets"]),
+        "gradient_norm": run.sums["gradient_norm"] / run.sums["steps"],
+        "learning_rate": rate,
+        "characters_per_second": run.sums["targets"] / seconds,
+    }
+    progress = run.progress
+    run.monitor.write("train", progress, row)
+    run.monitor.say(
+        f"step {progress.step}  epoch {progress.epoch}  {progress.elapsed / 3600:.2f} h  "
+        f"perplexity {row['perplexity']:.3f}  norm {row['gradient_norm']:.2f}  lr {rate:.2e}  "
+        f"{row['characters_per_second']:.0f} characters/s"
+    )
+    run.sums.clear()
+    run.monitor.started = time.perf_counter()
+
+
+def _validate(run: _Run) -> None:
+    """Measure on dev and remember the best."""
+    if not run.dev:
+        return
+    row = _measure(run, run.trained)
+    run.monitor.write("dev", run.progress, row)
+    run.monitor.say(f"step {run.progress.step}  dev  {_in_words(row)}")
+    best = min((past["character"] for past in run.progress.history), default=math.inf)
+    run.progress.history.append({"step": run.progress.step} | row)
+    if row["character"] < best:
+        save_lm(run.output / BEST, run.trained)
+
+
+def _measure(run: _Run, trained: TrainedLm) -> dict[str, float]:
+    mode = trained.model.training
+    found = of_characters(trained.model.eval(), trained.tokenizer, run.dev)
+    trained.model.train(mode)
+    return {"character": found.per_character, "word": found.per_word}
+
+
+def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
+    """Save the state, and as the final model the better on dev of: the last and the best."""
+    run.save(LAST)
+    candidates = {"last": run.trained}
+    if (run.output / BEST).exists():
+        candidates["best"] = load_lm(run.output / BEST, device=run.device)
+    rows = {name: _measure(run, trained) if run.dev else {} for name, trained in candidates.items()}
+    chosen = min(rows, key=lambda name: rows[name].get("character", 0.0))
+    for name, row in rows.items():
+        if row:
+            run.monitor.say(f"{name}  dev  {_in_words(row)}")
+    info: dict[str, Any] = {
+        "steps": run.progress.step,
+        "epochs": run.progress.epoch,
+        "training_hours": round(run.progress.elapsed / 3600, 3),
+        "sentences": len(run.rows),
+        "characters": sum(len(row) - 1 for row in run.rows),
+        "texts": [Path(path).name for path in text.train],
+        "skip": list(text.skip),
+        "seed": training.seed,
+        "chosen": chosen,
+        "dev": rows[chosen],
+        "validations": run.progress.history,
+    }
+    model = candidates[chosen].model.eval()
+    save_lm(run.output / FINAL, TrainedLm(model, run.trained.tokenizer, info), half=True)
+    run.monitor.say(f"model: {run.output / FINAL} ({chosen})")
+
+
+def _in_words(row: dict[str, float]) -> str:
+    return "  ".join(f"perplexity per {name} {value:.3f}" for name, value in row.items())

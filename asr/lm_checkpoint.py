@@ -1,0 +1,68 @@
+"""Language models to files and back: tensors and plain dicts only, so that loading never runs code from a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr import checkpoint, options
+from asr.errors import AsrError, CheckpointError
+from asr.files import atomic_write
+from asr.model.lm import LanguageModel, LmOptions
+from asr.tokenizer import Tokenizer
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainedLm:
+    """A language model, its characters, and what is known about it.
+
+    A recognizer can use it only if `tokenizer.alphabet` is its own.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    info: dict[str, Any]  # plain values: steps, hours, texts, perplexity
+
+
+def save_lm(path: str | Path, trained: TrainedLm, *, half: bool = False) -> None:
+    """Write a language model, whole or not at all; `half` stores float16 weights at half the size."""
+    weights = trained.model.state_dict()
+    content = {
+        "lm_format": FORMAT,
+        "lm": options.to_dict(trained.model.options),
+        "tokenizer": trained.tokenizer.to_dict(),
+        "info": trained.info,
+        "weights": {name: w.half() for name, w in weights.items()} if half else weights,
+    }
+    with atomic_write(path, "wb") as file:
+        torch.save(content, file)
+
+
+def load_lm(path: str | Path, *, device: str | torch.device = "cpu") -> TrainedLm:
+    """Rebuild a language model from its own stored sizes, in float32 and evaluation mode.
+
+    Raises CheckpointError naming the file and what is wrong with it.
+    """
+    content = checkpoint.read(path)
+    if "progress" in content:
+        raise CheckpointError(
+            f"{path}: the state of a training, not a model; model.pt beside it is the model"
+        )
+    if "lm_format" not in content:
+        raise CheckpointError(f"{path}: not a language model")
+    if content["lm_format"] != FORMAT:
+        version = content["lm_format"]
+        raise CheckpointError(
+            f"{path}: language model format {version!r}; this version reads {FORMAT}"
+        )
+    try:
+        tokenizer = Tokenizer.from_dict(content["tokenizer"])
+        model = LanguageModel(tokenizer.size, options.from_dict(LmOptions, content["lm"]))
+        model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
+    except (KeyError, RuntimeError, AttributeError, TypeError, ValueError, AsrError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not a language model of this version: {reason}") from error
+    return TrainedLm(model.to(device).eval(), tokenizer, content.get("info", {}))

@@ -1,0 +1,289 @@
+"""What language models learn from: sentences of texts and books, the check against leaks, perplexity, training."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from asr import config, manifest
+from asr.cli import app
+from asr.errors import AsrError, ConfigError, CorpusError, TrainingError
+from asr.language import leaks, sentences
+from asr.language.perplexity import of_characters, of_ngrams
+from asr.language.sentences import Sentence
+from asr.language.training import LmTrainingOptions, TextOptions, train
+from asr.lm_checkpoint import load_lm
+from asr.manifest import Utterance
+from asr.model.lm import LmOptions
+from asr.ngram import NgramModel, NgramOptions, build
+
+BOOK = """\
+CHAPTER I.
+
+It was late.  Mr. Brown said: "Is it
+time?" and rose.
+
+[Illustration: a lamp]
+
+He left at 7 o'clock! She did not--J. Smith did.
+"""
+FOUR = ["the cat sat on the mat", "a dog barked", "birds sing at dawn", "no one came to the door"]
+TINY = LmOptions(embedding=8, width=32)
+
+
+def _texts(path: Path, **options: Any) -> list[str]:
+    return [sentence.text for sentence in sentences.read([path], **options)]
+
+
+def _lines(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def _manifest(path: Path, *texts: str) -> Path:
+    audio = path.parent / "a.wav"
+    manifest.write(path, [Utterance(f"u{n}", audio, 1.0, text) for n, text in enumerate(texts)])
+    return path
+
+
+def _sentences(*texts: str, path: str = "t") -> list[Sentence]:
+    return [Sentence(text, path, line) for line, text in enumerate(texts, 1)]
+
+
+def test_a_text_without_blank_lines_has_an_utterance_a_line(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "a.txt", "Yes. It is.", "No 7!")
+    assert sentences.read([path]) == [
+        Sentence("yes it is", str(path), 1),
+        Sentence("no seven", str(path), 2),
+    ]
+
+
+def test_a_book_is_cut_into_sentences_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "b.txt.gz"
+    path.write_bytes(gzip.compress(BOOK.encode()))
+    assert [(s.text, s.line) for s in sentences.read([path])] == [
+        ("chapter i", 1),
+        ("it was late", 3),
+        ("mister brown said is it time and rose", 3),
+        ("he left at seven o'clock", 8),
+        ("she did not j smith did", 8),
+    ]
+
+
+def test_long_sentences_are_cut_at_clauses(tmp_path: Path) -> None:
+    clause = " ".join(["word"] * 20)
+    path = tmp_path / "b.txt"
+    path.write_text(f"{clause}, {clause}; {clause}.\n\n{' '.join(['run'] * 80)}\n")
+    lengths = [len(text.split()) for text in _texts(path)]
+    assert lengths == [20, 20, 20, 35, 35, 10]
+
+
+def test_manifests_are_read_and_normalised(tmp_path: Path) -> None:
+    assert _texts(_manifest(tmp_path / "m.jsonl", "ONE TWO", "", "Three, 4")) == [
+        "one two",
+        "three four",
+    ]
+
+
+def test_lines_can_be_left_out(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "a.txt", "one", "two", "three", "four")
+    assert _texts(path, skip=["a.txt:2-3"]) == ["one", "four"]
+    with pytest.raises(ConfigError, match=r"b\.txt is not among a\.txt"):
+        sentences.read([path], ["b.txt:1-2"])
+    with pytest.raises(ConfigError, match="must be FILE:FIRST-LAST"):
+        sentences.read([path], ["a.txt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", None, "cannot read text: No such file"),
+        ("a.txt", b"\xff\xfe\x00", "not UTF-8 text"),
+        ("a.txt", b"\n\n ...\n", "no words in it"),
+        ("a.txt.gz", b"plain", "damaged, or not a gzip file"),
+        ("a.txt.gz", gzip.compress(b"hello there" * 99)[:30], "damaged, or not a gzip file"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=f"{name}: {reason}"):
+        sentences.read([tmp_path / name])
+
+
+SPAN = "one two three four five six seven eight nine ten eleven twelve"
+
+
+@pytest.mark.parametrize(
+    ("training", "held_out", "leaked"),
+    [
+        ("one two three four five six", "one two three four five six", True),
+        ("one two three four five", "one two three four five", False),  # a common short sentence
+        (f"so {SPAN} ends", f"and {SPAN}", True),
+        (f"so {SPAN[:-7]} ends", f"and {SPAN[:-7]}", False),
+        ("one two three four five six and more", "one two three four five six", False),
+    ],
+)
+def test_held_out_text_is_found(training: str, held_out: str, leaked: bool) -> None:
+    found = leaks.find(_sentences("hello", training), _sentences(held_out, path="dev"))
+    assert [leak.training.line for leak in found] == ([2] if leaked else [])
+
+
+def test_a_span_over_two_sentences_is_found() -> None:
+    first, second = SPAN[:23], SPAN[24:]
+    found = leaks.find(_sentences("x", first, second), _sentences(SPAN, path="dev"))
+    assert [(leak.training.line, leak.text) for leak in found] == [(2, SPAN)]
+
+
+def test_leaks_are_refused_in_one_line_with_their_places() -> None:
+    with pytest.raises(CorpusError) as error:
+        leaks.refuse(_sentences(*[f"so {SPAN}"] * 5, "fine"), _sentences("fine", SPAN, path="dev"))
+    message = str(error.value)
+    assert message.startswith(
+        "5 of 6 sentences hold text that is kept out: t:1 has dev:2 ('one two"
+    )
+    assert message.endswith("; and 2 more")
+    assert "\n" not in message
+    leaks.refuse(_sentences("fine"), [])
+    leaks.refuse([], _sentences("fine"))
+
+
+def test_perplexity_of_ngrams_by_hand() -> None:
+    model = NgramModel(build(["a b", "a b"], NgramOptions(1)))
+    result = of_ngrams(model, ["a b", "dog a"])
+    assert (result.sentences, result.words, result.characters, result.unknown) == (2, 4, 8, 1)
+    assert result.unknown_rate == 0.25
+    known = result.nats - result.unknown_nats
+    unk = math.exp(model.score((), "dog")[0])
+    assert result.unknown_nats == pytest.approx(-math.log(unk))
+    assert result.per_word == pytest.approx(math.exp(known / 5))
+    assert result.per_word_with_unknown == pytest.approx(math.exp(result.nats / 6))
+
+
+def _train(folder: Path, tmp_path: Path, resume: bool = True, **training: Any) -> Path:
+    text = _lines(tmp_path / "four.txt", *FOUR)
+    dev = _manifest(tmp_path / "dev.jsonl", "A DOG BARKED")
+    values = {"learning_rate": 0.02, "warmup_steps": 5, "validate_every": 100} | training
+    return train(
+        folder,
+        lm=LmOptions(embedding=8, width=32, dropout=0.1 if "max_steps" in training else 0.0),
+        text=TextOptions(train=(str(text),), dev=(str(dev),), batch_characters=128),
+        training=LmTrainingOptions(**values),
+        resume=resume,
+    )
+
+
+def test_a_tiny_model_memorises_four_sentences(tmp_path: Path) -> None:
+    trained = load_lm(_train(tmp_path / "run", tmp_path, epochs=80, validate_every=40))
+    assert of_characters(trained.model, trained.tokenizer, FOUR).per_character < 1.35
+    assert trained.info["sentences"] == 4
+    assert trained.info["dev"]["character"] < 1.5
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(row)["kind"] for row in rows} == {"train", "dev"}
+
+
+def test_perplexity_of_characters_is_that_of_each_sentence_alone(tmp_path: Path) -> None:
+    trained = load_lm(_train(tmp_path / "run", tmp_path, max_steps=3))
+    together = of_characters(trained.model, trained.tokenizer, FOUR)
+    alone = [of_characters(trained.model, trained.tokenizer, [s]).nats for s in FOUR]
+    assert together.nats == pytest.approx(sum(alone), rel=1e-5)
+    assert together.characters == sum(map(len, FOUR))
+
+
+def test_k_steps_resume_k_steps_equals_2k_steps(tmp_path: Path) -> None:
+    straight = load_lm(_train(tmp_path / "a", tmp_path, max_steps=12, cooldown=0))
+    _train(tmp_path / "b", tmp_path, max_steps=6, cooldown=0)
+    resumed = load_lm(_train(tmp_path / "b", tmp_path, max_steps=12, cooldown=0))
+    for name, weight in straight.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_a_new_beginning_forgets_the_old_state(tmp_path: Path) -> None:
+    path = _train(tmp_path / "a", tmp_path, max_steps=4)
+    first = load_lm(path).model.state_dict()
+    second = load_lm(_train(tmp_path / "a", tmp_path, resume=False, max_steps=4)).model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_on_held_out_text_is_refused(tmp_path: Path) -> None:
+    text = _lines(tmp_path / "t.txt", "hello", f"so {SPAN}")
+    dev, test = _manifest(tmp_path / "d.jsonl", "hello"), _manifest(tmp_path / "e.jsonl", SPAN)
+    for options in (
+        TextOptions(train=(str(text),), dev=(str(dev),), exclude=(str(test),)),
+        TextOptions(train=(str(text),), dev=(str(test),)),
+    ):
+        with pytest.raises(CorpusError, match=r"1 of 2 sentences .*t\.txt:2 has .*e\.jsonl:1"):
+            train(tmp_path / "run", lm=TINY, text=options, training=LmTrainingOptions(max_steps=1))
+
+
+def test_a_training_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    text = TextOptions(train=(str(_lines(tmp_path / "t.txt", "hello")),))
+    with pytest.raises(TrainingError, match="never end"):
+        train(tmp_path / "a", lm=TINY, text=text, training=LmTrainingOptions())
+    once = LmTrainingOptions(max_steps=1)
+    with pytest.raises(TrainingError, match=r"text\.train"):
+        train(tmp_path / "a", lm=TINY, text=TextOptions(), training=once)
+    train(tmp_path / "a", lm=TINY, text=text, training=once)
+    with pytest.raises(AsrError, match=r"last\.pt: not the state of this network"):
+        train(tmp_path / "a", lm=LmOptions(width=3), text=text, training=once)
+    with pytest.raises(ConfigError, match=r"training\.cooldown 2"):
+        LmTrainingOptions(cooldown=2)
+
+
+def _asr(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_recipe_with_a_table_lm_trains_a_language_model(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    _lines(tmp_path / "t.txt", *FOUR)
+    recipe.write_text(
+        f'[text]\ntrain = ["{tmp_path}/t.txt"]\n[lm]\nwidth = 8\n[training]\nmax_steps = 2\n'
+    )
+    result = _asr("train", recipe, "--output", tmp_path / "run", "--set", "lm.layers=2")
+    assert result.exit_code == 0, result.output
+    assert load_lm(result.stdout.strip()).model.options == LmOptions(width=8, layers=2)
+    recipe.write_text("[lm]\nwide = 8\n")
+    with pytest.raises(ConfigError, match=r"unknown option lm\.wide; allowed are dropout"):
+        config.load_any(recipe)
+    result = _asr("train", recipe, "--set", "training.ctc=0.3")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_lm_ngram_builds_and_lm_perplexity_measures(tmp_path: Path) -> None:
+    text = _lines(tmp_path / "t.txt", *FOUR)
+    for name in ("words.ngram", "words.arpa"):
+        built = _asr("lm", "ngram", text, "--order", 2, "--output", tmp_path / name)
+        assert (built.exit_code, built.stdout) == (0, f"{tmp_path / name}\n")
+        assert "nothing is kept out" in built.stderr
+        measured = _asr("lm", "perplexity", tmp_path / name, text, "--json")
+        figures = json.loads(measured.stdout)
+        assert figures["words"] == 19
+        assert 1 < figures["per_word"] < 10
+    assert "per word: " in _asr("lm", "perplexity", tmp_path / "words.arpa", text).stdout
+    trained = _train(tmp_path / "run", tmp_path, max_steps=2)
+    assert json.loads(_asr("lm", "perplexity", trained, text, "--json").stdout)["unknown"] == 0
+
+
+def test_lm_ngram_refuses_leaks_and_lines_that_are_not_there(tmp_path: Path) -> None:
+    text = _lines(tmp_path / "t.txt", "hello", SPAN)
+    dev = _manifest(tmp_path / "d.jsonl", SPAN)
+    model = tmp_path / "m.ngram"
+    refused = _asr("lm", "ngram", text, "--exclude", dev, "--output", model)
+    assert refused.exit_code == 2
+    assert "error: 1 of 2 sentences hold text that is kept out" in refused.stderr
+    assert not model.exists()
+    left_out = ("--skip", "t.txt:2-2")
+    assert _asr("lm", "ngram", text, "--exclude", dev, *left_out, "--output", model).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["ngram", "perplexity"])
+def test_lm_commands_have_help_with_an_example(command: str) -> None:
+    assert f"Example: asr lm {command}" in _asr("lm", command, "--help").stdout
