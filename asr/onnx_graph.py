@@ -105,12 +105,15 @@ def _ctc(model: Seq2Seq, head: nn.Linear) -> Any:
 
 
 def _step(model: Seq2Seq) -> Any:
-    """Tokens (N,), memory and state to log_probs (N, V) and the next state; inputs that nothing reads are left out."""
+    """Tokens (N,), a memory of B utterances and state to log_probs (N, V) and the next state.
+
+    N is B, or K times that: K rows side by side then share an utterance. Inputs that nothing reads are left out.
+    """
     graph, decoder = Graph(), model.decoder
     options, width = decoder.options, 2 * model.encoder.options.width
     tokens = graph.input("tokens", np.int64, ["rows"])
-    values = graph.input("values", np.float32, ["rows", "steps", width])
-    mask = graph.input("mask", np.bool_, ["rows", "steps"])
+    values = graph.input("values", np.float32, ["utterances", "steps", width])
+    mask = graph.input("mask", np.bool_, ["utterances", "steps"])
     coverage = graph.input("coverage", np.float32, ["rows", "steps"])
     inputs = graph.op("Gather", graph.constant(decoder.embed.weight), tokens)
     if options.input_feeding:
@@ -121,6 +124,8 @@ def _step(model: Seq2Seq) -> Any:
         context, weights = _attend(graph, decoder.attention, query, mask)
     else:
         context, weights = _attend_fixed(graph, values, mask, width)
+    context = graph.op("Reshape", context, graph.ints(-1, width))
+    weights = graph.op("Reshape", weights, graph.op("Shape", coverage))
     joined = graph.op("Concat", query, context, axis=-1)
     logits = graph.linear(graph.op("Tanh", graph.linear(joined, decoder.readout)), decoder.output)
     log_probs = graph.op("LogSoftmax", logits, axis=-1)
@@ -155,25 +160,34 @@ def _cells(graph: Graph, rnn: nn.RNNBase, inputs: str) -> tuple[str, list[str]]:
     return inputs, following
 
 
+def _by_utterance(graph: Graph, rows: str, *axes: int) -> str:
+    """Rows (N, ...) to (B, K, ...); `axes` are the sizes of the rest, of which 0 stands for the memory's steps."""
+    count = graph.op("Shape", "values", start=0, end=1)
+    steps = graph.op("Shape", "values", start=1, end=2)
+    rest = [steps if size == 0 else graph.ints(size) for size in axes]
+    return graph.op("Reshape", rows, graph.op("Concat", count, graph.ints(-1), *rest, axis=0))
+
+
 def _attend(graph: Graph, attention: Attention, query: str, mask: str) -> tuple[str, str]:
-    """A query (N, Q) to context (N, D) and weights (N, U), for every attention that compares."""
-    middle = graph.ints(1)
-    keys = graph.input("keys", np.float32, ["rows", "steps", attention.key.out_features])
-    query = graph.op("Unsqueeze", graph.linear(query, attention.query), middle)
+    """Queries (N, Q) to contexts (B, K, D) and weights (B, K, U), for every attention that compares."""
+    one, width = graph.ints(1), attention.key.out_features
+    keys = graph.input("keys", np.float32, ["utterances", "steps", width])
+    query = _by_utterance(graph, graph.linear(query, attention.query), width)
     if isinstance(attention, MultiHead):
         return _attend_heads(graph, attention, query, keys, mask)
     if isinstance(attention, Additive):
-        compared = graph.op("Add", keys, query)
+        compared = graph.op("Unsqueeze", keys, one)
         if isinstance(attention, Location):
-            compared = graph.op("Add", compared, _seen(graph, attention))
+            seen = _by_utterance(graph, _seen(graph, attention), 0, width)
+            compared = graph.op("Add", compared, seen)
+        compared = graph.op("Add", compared, graph.op("Unsqueeze", query, graph.ints(2)))
         energies = graph.linear(graph.op("Tanh", compared), attention.energy)
-        energies = graph.op("Transpose", energies, perm=[0, 2, 1])
+        energies = graph.op("Squeeze", energies, graph.ints(3))
     else:
         energies = graph.op("MatMul", query, graph.op("Transpose", keys, perm=[0, 2, 1]))
-        energies = graph.op("Div", energies, graph.scalar(attention.key.out_features**0.5))
-    weights = graph.softmax(energies, graph.op("Unsqueeze", mask, middle))
-    context = graph.op("MatMul", weights, "values")
-    return graph.op("Squeeze", context, middle), graph.op("Squeeze", weights, middle)
+        energies = graph.op("Div", energies, graph.scalar(width**0.5))
+    weights = graph.softmax(energies, graph.op("Unsqueeze", mask, one))
+    return graph.op("MatMul", weights, "values"), weights
 
 
 def _seen(graph: Graph, attention: Location) -> str:
@@ -181,10 +195,9 @@ def _seen(graph: Graph, attention: Location) -> str:
     middle, reach = graph.ints(1), attention.kernel // 2
     last = graph.input("attention", np.float32, ["rows", "steps"])
     history = [graph.op("Unsqueeze", value, middle) for value in (last, "coverage")]
-    filters = attention.location.weight.unflatten(1, (2, attention.kernel))
-    seen = graph.op(
-        "Conv", graph.op("Concat", *history, axis=1), graph.constant(filters), pads=[reach, reach]
-    )
+    history = [graph.op("Concat", *history, axis=1)]
+    filters = graph.constant(attention.location.weight.unflatten(1, (2, attention.kernel)))
+    seen = graph.op("Conv", *history, filters, pads=[reach, reach])
     return graph.linear(graph.op("Transpose", seen, perm=[0, 2, 1]), attention.project)
 
 
@@ -192,30 +205,39 @@ def _attend_heads(
     graph: Graph, attention: MultiHead, query: str, keys: str, mask: str
 ) -> tuple[str, str]:
     heads, width = attention.heads, attention.key.out_features // attention.heads
-    query = graph.op("Reshape", query, graph.ints(0, heads, 1, width))
-    split = graph.op("Reshape", keys, graph.ints(0, 0, heads, width))
-    energies = graph.op("MatMul", query, graph.op("Transpose", split, perm=[0, 2, 3, 1]))
+
+    def split(values: str, size: int) -> str:
+        parts = graph.op("Reshape", values, graph.ints(0, 0, heads, size))
+        return graph.op("Transpose", parts, perm=[0, 2, 1, 3])
+
+    memory = attention.key.in_features
+    keys = graph.op("Transpose", split(keys, width), perm=[0, 1, 3, 2])
+    energies = graph.op("MatMul", split(query, width), keys)
     energies = graph.op("Div", energies, graph.scalar(width**0.5))
     weights = graph.softmax(energies, graph.op("Unsqueeze", mask, graph.ints(1, 2)))
-    split = graph.ints(0, 0, heads, attention.key.in_features // heads)
-    split = graph.op("Transpose", graph.op("Reshape", "values", split), perm=[0, 2, 1, 3])
-    context = graph.op("MatMul", weights, split)
-    context = graph.op("Reshape", context, graph.ints(0, attention.key.in_features))
-    mean = graph.op("ReduceMean", weights, axes=[1, 2], keepdims=0)
-    return context, mean
+    context = graph.op("MatMul", weights, split("values", memory // heads))
+    context = graph.op("Transpose", context, perm=[0, 2, 1, 3])
+    context = graph.op("Reshape", context, graph.ints(0, 0, memory))
+    return context, graph.op("ReduceMean", weights, axes=[1], keepdims=0)
 
 
 def _attend_fixed(graph: Graph, values: str, mask: str, width: int) -> tuple[str, str]:
     """The last state of either direction and a weight of 1 on the last step, whatever the query is."""
-    lengths = graph.op("Unsqueeze", graph.input("lengths", np.int64, ["rows"]), graph.ints(1))
+    lengths = graph.op("Unsqueeze", graph.input("lengths", np.int64, ["utterances"]), graph.ints(1))
     zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
     last = graph.op("Max", graph.op("Sub", lengths, one), zero)
     steps = graph.op("Range", zero, graph.size(values, 1), one)
     weights = graph.op("Cast", graph.op("Equal", steps, last), to=1)  # float32
     weights = graph.keep(weights, mask)
-    ahead = graph.op("MatMul", graph.op("Unsqueeze", weights, graph.ints(1)), values)
-    ahead = graph.op("Squeeze", ahead, graph.ints(1))
-    back = graph.op("Gather", values, zero, axis=1)
-    ahead = graph.op("Slice", ahead, graph.ints(0), graph.ints(width // 2), graph.ints(1))
-    back = graph.op("Slice", back, graph.ints(width // 2), graph.ints(width), graph.ints(1))
-    return graph.op("Concat", ahead, back, axis=-1), weights
+    weights = graph.op("Unsqueeze", weights, graph.ints(1))
+    ahead = graph.op("MatMul", weights, values)
+    back = graph.op("Gather", values, graph.ints(0), axis=1)
+    ahead = graph.op("Slice", ahead, graph.ints(0), graph.ints(width // 2), graph.ints(2))
+    back = graph.op("Slice", back, graph.ints(width // 2), graph.ints(width), graph.ints(2))
+    context = graph.op("Concat", ahead, back, axis=-1)
+    rows = graph.op("Shape", _by_utterance(graph, "coverage", 0), start=0, end=2)
+
+    def each(value: str, size: str) -> str:
+        return graph.op("Expand", value, graph.op("Concat", rows, size, axis=0))
+
+    return each(context, graph.ints(width)), each(weights, graph.op("Shape", mask, start=1, end=2))

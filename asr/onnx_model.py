@@ -62,7 +62,10 @@ class OnnxModel(Seq2Seq):
         return initial_state(self.options.decoder, memory)
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
-        """Last tokens (B,), at first all sos, to log_probs (B, V) of the next ones and the next state."""
+        """Last tokens (N,), at first all sos, to log_probs (N, V) of the next ones and the next state.
+
+        N is the memory's B, or K times that for a beam: K rows side by side then share an utterance's memory.
+        """
         if not len(tokens):  # a search that has just ended; onnxruntime would end the process
             return memory.values.new_zeros(0, self.vocabulary), state
         named = {

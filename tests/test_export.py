@@ -73,6 +73,24 @@ def test_padding_changes_no_result_of_an_exported_model(cell: str) -> None:
             torch.testing.assert_close(part, ours[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("exported", [False, True], ids=["eager", "exported"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_share_a_memory_equal_rows_with_a_memory_each(kind: str, exported: bool) -> None:
+    model = tiny_model(kind=kind)
+    network = _onnx(model) if exported else model
+    rows = torch.tensor([0, 0, 0, 1, 1, 1])
+    with torch.inference_mode():
+        shared = network.encode(*padded(random_features(30, 18)))
+        each = shared.select(rows)
+        mine = theirs = network.initial_state(each)
+        for tokens in torch.tensor([[2] * 6, [4, 5, 6, 7, 8, 9], [9, 8, 4, 4, 5, 6]]):
+            log_probs, mine = network.step(tokens, shared, mine)
+            expected, theirs = network.step(tokens, each, theirs)
+            torch.testing.assert_close(log_probs.exp(), expected.exp(), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(mine.coverage, theirs.coverage, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(mine.context, theirs.context, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_a_search_finds_the_same_with_an_exported_model(beam_size: int) -> None:
     model, options = tiny_model(kind="location"), DecodingOptions(beam_size=beam_size)

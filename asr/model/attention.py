@@ -1,7 +1,8 @@
 """Queries (B, L, Q) and a memory in, contexts (B, L, D) and weights (B, L, U) out.
 
-`fixed` ignores the query and is the classic encoder-decoder; `dot`, `additive` and `multihead` compare contents, so
-all L queries may come at once; `location` also looks at where it looked before and takes one query at a time.
+`fixed` ignores the query and is the classic encoder-decoder; `dot`, `additive` and `multihead` compare contents;
+`location` also looks at where it looked before. The L queries of an utterance are those of its L steps, all at once
+where the attention does not look back, or of L hypotheses of a beam, which then share one memory.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Attention(nn.Module):
     def energies(self, query: Tensor, memory: Memory, history: Tensor) -> Tensor:
         """Projected query (B, L, A) to (B, L, U), before the mask.
 
-        `history` (B, 2, U) holds the weights of the step before and the sum of all earlier ones.
+        `history` (B * L, 2, U) holds the weights of the step before and the sum of all earlier ones.
         """
         raise NotImplementedError
 
@@ -112,7 +113,7 @@ class Additive(Attention):
 
     def energies(self, query: Tensor, memory: Memory, history: Tensor) -> Tensor:
         """(B, L, A) to (B, L, U)."""
-        energies: Tensor = self.energy(torch.tanh(query[:, :, None] + memory.keys[:, None]))
+        energies: Tensor = self.energy((query[:, :, None] + memory.keys[:, None]).tanh_())
         return energies[..., 0]
 
 
@@ -131,13 +132,16 @@ class Location(Additive):
         self.project = nn.Linear(options.location_channels, options.width, bias=False)
 
     def energies(self, query: Tensor, memory: Memory, history: Tensor) -> Tensor:
-        """(B, 1, A) to (B, 1, U)."""
+        """(B, L, A) and (B * L, 2, U) to (B, L, U)."""
         reach = self.kernel // 2
         windows = nn.functional.pad(history, (reach, reach)).unfold(2, self.kernel, 1)
+        windows = windows.transpose(1, 2).flatten(2).unflatten(0, query.shape[:2])
         # A convolution written as a product of matrices: cheaper on short inputs.
-        seen = self.project(self.location(windows.transpose(1, 2).flatten(2)))
-        energies: Tensor = self.energy(torch.tanh(query + memory.keys + seen))
-        return energies.transpose(1, 2)
+        compared = self.project(self.location(windows))
+        # In place: this is the largest tensor of a step, and fresh memory for it costs more than the sums.
+        compared = compared.add_(memory.keys[:, None]).add_(query[:, :, None]).tanh_()
+        energies: Tensor = self.energy(compared)
+        return energies[..., 0]
 
 
 class MultiHead(Attention):

@@ -76,17 +76,22 @@ class Decoder(nn.Module):
         return initial_state(self.options, memory)
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
-        """Last tokens (B,) and the state they were produced from to log_probs (B, V) and the next state."""
+        """Last tokens (N,) and the state they were produced from to log_probs (N, V) and the next state.
+
+        A memory of B = N / K utterances serves K rows each, those of an utterance side by side.
+        """
         query, state = self.advance(self.embed(tokens), memory, state)
         return self.log_probs(query, state.context), state
 
     def advance(self, embedded: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
-        """A step without its output layer: embedded tokens (B, E) to the query (B, width) and the next state."""
+        """A step without its output layer: embedded tokens (N, E) to the query (N, width) and the next state."""
         fed = torch.cat([embedded, state.context], -1) if self.options.input_feeding else embedded
         query, hidden = self._cells(fed, state.hidden)
         history = torch.stack([state.attention, state.coverage], 1)
-        context, weights = self.attention(query[:, None], memory, history)
-        context, weights = context[:, 0], weights[:, 0]
+        batch = len(memory.lengths)
+        queries = query.unflatten(0, (batch, len(query) // max(batch, 1)))
+        context, weights = self.attention(queries, memory, history)
+        context, weights = context.flatten(0, 1), weights.flatten(0, 1)
         return query, State(hidden, context, weights, state.coverage + weights)
 
     def log_probs(self, query: Tensor, context: Tensor) -> Tensor:

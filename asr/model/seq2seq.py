@@ -73,7 +73,10 @@ class Seq2Seq(nn.Module):
         return self.decoder.initial_state(memory)
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
-        """Last tokens (B,), at first all sos, to log_probs (B, V) of the next ones and the next state."""
+        """Last tokens (N,), at first all sos, to log_probs (N, V) of the next ones and the next state.
+
+        N is the memory's B, or K times that for a beam: K rows side by side then share an utterance's memory.
+        """
         return self.decoder.step(tokens, memory, state)
 
     def ctc_log_probs(self, memory: Memory) -> Tensor | None:
