@@ -21,7 +21,8 @@ from asr.errors import AudioError
 
 Waveform = npt.NDArray[np.float32]
 
-CHUNK_FRAMES = 1 << 18  # decoded at a time: 16 s at 16 kHz
+CHUNK_FRAMES = 1 << 18  # samples decoded at a time, of all channels: 16 s at 16 kHz, mono
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # hertz
 MAX_FRAMES = 1 << 60
 MP3_SLACK_FRAMES = 2 * 1152  # encoders disagree on whether the first and last mp3 frames count
 CONTAINER_SLACK_SECONDS = 0.5  # the stated duration of mp4 and webm includes codec delay
@@ -66,10 +67,10 @@ def open_recording(path: Path) -> Iterator[Recording]:
         ) from error
     else:
         with file:
-            yield _from_soundfile(file, path)
+            yield _checked(_from_soundfile(file, path), path)
         return
     with _open_av(path) as recording:
-        yield recording
+        yield _checked(recording, path)
 
 
 def _head(path: Path) -> bytes:
@@ -84,6 +85,16 @@ def _head(path: Path) -> bytes:
     if not head:
         raise AudioError(f"{path}: empty file (0 bytes)")
     return head
+
+
+def _checked(recording: Recording, path: Path) -> Recording:
+    """A damaged header may state any rate; one of 1 Hz would make gigabytes of a few kilobytes."""
+    if not LOWEST_RATE <= recording.sample_rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{path}: its header states a sample rate of {recording.sample_rate} Hz; "
+            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz are read"
+        )
+    return recording
 
 
 def _is_container(head: bytes) -> bool:
@@ -128,9 +139,10 @@ def _from_soundfile(file: soundfile.SoundFile, path: Path) -> Recording:
 
 
 def _decode(file: soundfile.SoundFile, path: Path) -> Iterator[Waveform]:
+    frames = max(1024, CHUNK_FRAMES // file.channels)
     while True:
         try:
-            chunk = file.read(CHUNK_FRAMES, dtype="float32", always_2d=True)
+            chunk = file.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{path}: truncated or damaged: {_reason(error)}") from error
         if not len(chunk):
@@ -180,16 +192,18 @@ def _open_av(path: Path) -> Iterator[Recording]:
     except ImportError as error:
         raise AudioError(f"{path}: {NEED_PYAV}") from error
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise AudioError(f"{path}: not audio, or damaged: {error.strerror or error}") from error
     with container:
         if not container.streams.audio:
             raise AudioError(f"{path}: has no audio track")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise AudioError(f"{path}: its audio is in a codec that PyAV does not know")
         seconds = _stated_seconds(container, stream)
         yield Recording(
-            sample_rate=stream.rate,
+            sample_rate=stream.rate or 0,
             channels=stream.channels,
             frames=None if seconds is None else math.floor(seconds * stream.rate),
             slack=math.ceil(CONTAINER_SLACK_SECONDS * stream.rate),

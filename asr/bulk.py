@@ -6,7 +6,7 @@ What is finished is left alone, one bad file does not hurt the others, and every
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -118,19 +118,27 @@ def run(
     scratch: Path,
     *,
     batch_seconds: float = 120.0,
+    attention: bool = False,
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (index into `sources`, result) as results are ready; `scratch` is a folder for temporary files.
+    """Yield (index into `sources`, result) as results are ready, pieces of all recordings decoded together.
 
-    Recordings whose channels are mixed are decoded together, up to `batch_seconds`; others file by file.
+    `scratch` is a folder for a temporary file, `attention` keeps that of every segment.
     """
-    mixed = [i for i, source in enumerate(sources) if source.channel == "mix"]
-    yield from _transcribed(recognizer, sources, mixed, batch_seconds)
-    single: dict[Path, list[int]] = {}
-    for i, source in enumerate(sources):
-        if source.channel != "mix":
-            single.setdefault(source.path, []).append(i)
-    for indices in single.values():
-        yield from _channel_by_channel(recognizer, sources, indices, scratch, batch_seconds)
+    given: list[int] = []  # the source of each recording that the recognizer has been given
+    failed: list[tuple[int, AsrError]] = []
+    files = _files(sources, scratch, given, failed)
+    for number, result in recognizer.transcribe_each(
+        files, batch_seconds=batch_seconds, attention=attention
+    ):
+        yield from failed
+        failed.clear()
+        source = sources[given[number]]
+        if isinstance(result, AsrError):
+            yield given[number], _named(result, source, _channel_file(source, scratch))
+        else:
+            name = "stdin" if source.is_stdin else source.name
+            yield given[number], replace(result, audio=name, channel=source.label or None)
+    yield from failed
 
 
 def drawn(
@@ -155,46 +163,29 @@ def drawn(
         yield index, drawn
 
 
-def _transcribed(
-    recognizer: Recognizer,
+def _files(
     sources: Sequence[Source],
-    indices: Sequence[int],
-    batch_seconds: float,
-    files: Mapping[int, Path] | None = None,
-) -> Iterator[tuple[int, Result]]:
-    """Transcribe the sources of `indices`, or the `files` that stand for them."""
-    paths = [sources[i].path if files is None else files[i] for i in indices]
-    for number, result in recognizer.transcribe_each(paths, batch_seconds=batch_seconds):
-        source = sources[indices[number]]
-        if isinstance(result, AsrError):
-            yield indices[number], _named(result, source, paths[number])
-        else:
-            name = "stdin" if source.is_stdin else source.name
-            yield indices[number], replace(result, audio=name, channel=source.label or None)
-
-
-def _channel_by_channel(
-    recognizer: Recognizer,
-    sources: Sequence[Source],
-    indices: Sequence[int],
     scratch: Path,
-    batch_seconds: float,
-) -> Iterator[tuple[int, Result]]:
-    files: dict[int, Path] = {}
-    try:
-        for i in indices:
-            source = sources[i]
-            file = scratch / f"channel-{source.channel}.wav"
-            try:
+    given: list[int],
+    failed: list[tuple[int, AsrError]],
+) -> Iterator[Path]:
+    """Yield the file to read for each source, its own or one of its channel alone that is there while it is read."""
+    for index, source in enumerate(sources):
+        file = _channel_file(source, scratch)
+        try:
+            if source.channel != "mix":
                 audio.save_channel(source.path, file, channel=source.channel)
-            except AsrError as error:
-                yield i, _named(error, source, source.path)
-            else:
-                files[i] = file
-        yield from _transcribed(recognizer, sources, list(files), batch_seconds, files)
-    finally:
-        for file in files.values():
+        except AsrError as error:
+            failed.append((index, _named(error, source, source.path)))
+            continue
+        given.append(index)
+        yield file
+        if source.channel != "mix":
             file.unlink(missing_ok=True)
+
+
+def _channel_file(source: Source, scratch: Path) -> Path:
+    return source.path if source.channel == "mix" else scratch / "channel.wav"
 
 
 def _check_channel(channel: str) -> None:

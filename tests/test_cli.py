@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from typer.testing import CliRunner, Result
 from asr import checkpoint, manifest
 from asr.cli import app
 from asr.recognizer import Recognizer
-from asr.transcript import Transcript
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[1]
@@ -388,27 +387,6 @@ def test_train_refuses_what_it_cannot_read(
     result = asr("train", *(argument.format(recipe=recipe) for argument in arguments))
     assert result.exit_code == 2
     assert message in result.stderr
-
-
-def test_an_interrupted_job_leaves_whole_files_and_says_so(
-    asr: Callable[..., Result],
-    model: Path,
-    make_audio: Make,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def until_interrupted(
-        self: Recognizer, audios: list[Path], **_: float
-    ) -> Iterator[tuple[int, Transcript]]:
-        yield 0, Transcript("done")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Recognizer, "transcribe_each", until_interrupted)
-    paths = [make_audio("one.wav"), make_audio("two.wav")]
-    result = asr("transcribe", *paths, "--model", model, "--output-dir", tmp_path / "out")
-    assert result.exit_code == 130
-    assert result.stderr.splitlines()[-1] == "interrupted"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.txt"]
 
 
 def test_a_file_name_that_is_not_utf8_is_printed_and_written(

@@ -188,6 +188,8 @@ def test_a_picture_is_written_beside_the_text_and_counts_as_output(
         (("--attention-plot",), "--attention-plot needs --output-dir"),
         (("--batch-size", "0"), "--batch-size is 0; it must be more than 0 seconds"),
         (("--batch-size", "nan"), "--batch-size is nan"),
+        (("--output-dir", __file__), f"--output-dir {__file__}: File exists"),
+        (("--greedy", "--beam-size", "8"), "--greedy is beam size 1"),
         (("--max-line-width", "0"), "max_line_width is 0; it must be 1 or more"),
     ],
 )

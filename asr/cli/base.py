@@ -4,8 +4,10 @@ A command's own file holds its arguments, one call and what is printed; see asr/
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
@@ -15,6 +17,7 @@ from asr.errors import AsrError
 
 T = TypeVar("T")
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+STDERR = 2
 FIRST = ("transcribe", "listen", "evaluate", "train", "prepare")
 """The commands that --help lists before the others."""
 
@@ -50,7 +53,7 @@ app = typer.Typer(
     epilog="Exit status: 0 all done, 1 some files failed, 2 wrong arguments or input, 130 interrupted.",
 )
 
-BEAM = typer.Option(None, "--beam-size", help="Hypotheses kept; 1, the default, is greedy.")
+BEAM = typer.Option(None, "--beam-size", help="Hypotheses kept; default: the model's.")
 DEVICE = typer.Option("cpu", help="cpu, cuda or cuda:N.")
 THREADS = typer.Option(None, help="CPU threads; default: torch's choice.")
 MODEL = typer.Option(None, help="Model file; default: the one in the package.")
@@ -90,6 +93,29 @@ def printable(text: str) -> str:
     r"""Return text as one line of visible characters: a file name may hold a line break, shown as \n."""
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(shown)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep off stderr what C libraries write there, libmpg123's notes on damage for instance; our lines still come."""
+    try:
+        own = sys.stderr.fileno() == STDERR
+    except (OSError, ValueError):  # it is no file
+        own = False
+    if not own:
+        yield
+        return
+    before, kept = sys.stderr, os.dup(STDERR)
+    with open(kept, "w", buffering=1, encoding=before.encoding, errors=before.errors) as stream:
+        sys.stderr = stream
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            stream.flush()
+            os.dup2(kept, STDERR)
+            sys.stderr = before
 
 
 def note(line: str) -> None:

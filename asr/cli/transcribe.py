@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLR0913 - one parameter an option is how Typer reads a command
 
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asr.cli.base import BEAM, DEVICE, MODEL, SOME_FAILED, THREADS, app, complain, note, printable
+from asr.cli.base import (
+    BEAM,
+    DEVICE,
+    MODEL,
+    SOME_FAILED,
+    THREADS,
+    app,
+    complain,
+    note,
+    printable,
+    quiet_libraries,
+)
 from asr.cli.progress import followed, print_summary
 from asr.errors import AsrError, ConfigError
 
@@ -30,6 +42,7 @@ FORMAT = typer.Option(
 )
 OUTPUT_DIR = typer.Option(
     None,
+    readable=False,
     help="Write files here, talk.wav as talk.txt. What a folder holds keeps its subfolders; where two "
     "recordings would share a name, as talk.wav.txt, or with the folders that tell them apart.",
 )
@@ -63,6 +76,10 @@ BATCH = typer.Option(
     help="Audio decoded together, padding included: more is faster and needs more memory.",
 )
 
+GREEDY = typer.Option(
+    False, "--greedy", help="Do not search: the model's default search is ignored."
+)
+
 
 @app.command(epilog="Example: asr transcribe talks 'more/*.mp3' --format srt,json --output-dir out")
 def transcribe(
@@ -78,6 +95,7 @@ def transcribe(
     attention_plot: bool = PLOT,
     batch_size: float = BATCH,
     beam_size: int | None = BEAM,
+    greedy: bool = GREEDY,
     threads: int | None = THREADS,
     device: str = DEVICE,
 ) -> None:
@@ -93,8 +111,10 @@ def transcribe(
     writers = chosen(format_)
     layout = Layout(max_line_width, max_line_count, highlight_words)
     _check(writers, output_dir, attention_plot, batch_size, layout)
+    if greedy and beam_size not in (None, 1):
+        raise ConfigError(f"--greedy is beam size 1; --beam-size {beam_size} is something else")
     endings = [*writers, *(["png"] if attention_plot else [])]
-    with tempfile.TemporaryDirectory(prefix="asr-") as scratch:
+    with quiet_libraries(), tempfile.TemporaryDirectory(prefix="asr-") as scratch:
         plan = bulk.plan(
             recordings,
             Path(scratch),
@@ -108,8 +128,20 @@ def transcribe(
         _announce(plan)
         if not plan.sources:
             raise typer.Exit(SOME_FAILED if plan.problems else 0)
-        recognizer = load(model, device=device, beam_size=beam_size, threads=threads)
-        results = bulk.run(recognizer, plan.sources, Path(scratch), batch_seconds=batch_size)
+        recognizer = load(
+            model,
+            device=device,
+            beam_size=beam_size,
+            threads=threads,
+            search="greedy" if greedy else None,
+        )
+        results = bulk.run(
+            recognizer,
+            plan.sources,
+            Path(scratch),
+            batch_seconds=batch_size,
+            attention=attention_plot,
+        )
         if output_dir is not None:
             results = _saved(results, plan, recognizer, writers, layout, attention_plot)
         tally = bulk.Tally(failed=len(plan.problems), skipped=len(plan.skipped))
@@ -124,6 +156,8 @@ def _check(
     batch_size: float,
     layout: "Layout",
 ) -> None:
+    if output_dir is not None:
+        _make(output_dir)
     if output_dir is None and len(writers) > 1:
         raise ConfigError("--format: several formats need --output-dir")
     if output_dir is None and attention_plot:
@@ -132,6 +166,15 @@ def _check(
         raise ConfigError(f"--batch-size is {batch_size:g}; it must be more than 0 seconds")
     if layout.max_line_count is not None and layout.max_line_width is None:
         note("warning: --max-line-count has no effect without --max-line-width")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output-dir {folder}: {error.strerror or error}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output-dir {folder}: cannot be written to")
 
 
 def _announce(plan: "Plan") -> None:
