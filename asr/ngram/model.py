@@ -28,7 +28,9 @@ class NgramModel:
         self._backoffs = [_array("f", level.backoffs) for level in ngrams.levels]
         self._words = [_array("I", level.words) for level in ngrams.levels]
         self._first = [
-            _array("I", np.searchsorted(longer.parents, np.arange(len(level.words) + 1)))
+            _array(
+                "I", np.append(0, np.bincount(longer.parents, minlength=len(level.words)).cumsum())
+            )
             for level, longer in zip(ngrams.levels, ngrams.levels[1:], strict=False)
         ]
 
