@@ -22,14 +22,15 @@ SMALLEST = 1e-8  # an attention weight below this counts as this, so that a path
 
 @dataclass(frozen=True)
 class Margins:
-    """How far a word reaches beyond the centres of its first and last character's frames, in seconds."""
+    """How far a word reaches beyond the times of its first and last character, in seconds; below 0 it begins later."""
 
     before: float
     after: float
 
 
-CTC_MARGINS = Margins(0.06, 0.10)
-ATTENTION_MARGINS = Margins(0.08, 0.08)
+# Chosen on half of the joins of dev-clean, by the mean error on both sides of a join.
+CTC_MARGINS = Margins(0.0, 0.04)  # from the ends of the characters' frames
+ATTENTION_MARGINS = Margins(-0.03, 0.07)  # from where the characters' rows look
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def words_from_attention(
     if not len(seconds):
         seconds = np.zeros(len(tokens))
     duration = attention.shape[1] * frame_seconds
-    return _words(tokens, seconds, seconds, tokenizer, ATTENTION_MARGINS, duration)
+    return _words(tokens, seconds, tokenizer, ATTENTION_MARGINS, duration)
 
 
 def words_from_ctc(
@@ -136,9 +137,8 @@ def words_from_ctc(
 
     `duration` bounds the last word.
     """
-    starts = (alignment.starts + 0.5) * frame_seconds
-    ends = (alignment.ends - 0.5) * frame_seconds
-    return _words(tokens, starts, ends, tokenizer, CTC_MARGINS, duration)
+    seconds = alignment.ends * frame_seconds
+    return _words(tokens, seconds, tokenizer, CTC_MARGINS, duration)
 
 
 def word_ranges(tokens: Sequence[int], tokenizer: Tokenizer) -> list[tuple[str, int, int]]:
@@ -193,21 +193,20 @@ def _emitted(path: Integers, emissions: Floats) -> Alignment:
 
 def _words(
     tokens: Sequence[int],
-    starts: Floats,
-    ends: Floats,
+    seconds: Floats,
     tokenizer: Tokenizer,
     margins: Margins,
     duration: float,
 ) -> list[Span]:
-    """Words with margins around their characters; where two neighbours' meet, the gap is shared by half."""
+    """Words with margins around their characters' times; where two neighbours' meet, the gap is shared by half."""
     ranges = word_ranges(tokens, tokenizer)
-    first = [float(starts[i]) for _, i, _ in ranges]
-    last = [float(ends[j - 1]) for _, _, j in ranges]
+    first = [float(seconds[i]) for _, i, _ in ranges]
+    last = [float(seconds[j - 1]) for _, _, j in ranges]
     found = []
     for index, (text, i, j) in enumerate(ranges):
         before = (last[index - 1] + first[index]) / 2 if index else 0.0
         after = (last[index] + first[index + 1]) / 2 if index + 1 < len(ranges) else duration
-        start = max(first[index] - margins.before, before)
+        start = min(max(first[index] - margins.before, before), duration)
         end = min(last[index] + margins.after, after)
         found.append(Span(text, i, j, start, max(end, start)))
     return found

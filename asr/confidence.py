@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.alignment import Alignment, Span
+from asr.alignment import Alignment, Integers, Span, attended_steps
 from asr.decoding import Hypothesis
 from asr.errors import ConfigError
 from asr.files import atomic_write
@@ -33,15 +33,24 @@ FEATURES = (
     "ctc_log_prob",  # of the characters where forced alignment puts them, mean, nats
     "ctc_margin",  # what the forced path loses against the best path there, nats a character
     "ctc_agreement",  # 1 - edits a character between the word and CTC's own text there
+    "ctc_evidence",  # CTC's probability of the likeliest character where the word was read, mean over the steps
     "neighbours",  # mean_log_prob of the words beside it, mean
 )
+HEARD_FEATURES = (
+    "mean_log_prob",
+    "min_log_prob",
+    "attention_peak",
+    "attention_entropy",
+    "ctc_evidence",
+)
+WINDOW = 5  # words whose features are averaged to tell speech from noise: one alone says too little
 FORMAT = 1
 RIDGE = 1.0  # of the standardised weights: so that features that say the same share the weight
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A logistic model: P(word is right) = sigmoid(bias + sum of weight * (feature - mean) / scale)."""
+class Logistic:
+    """A logistic model: P = sigmoid(bias + sum of weight * (feature - mean) / scale)."""
 
     features: tuple[str, ...]
     mean: tuple[float, ...]
@@ -50,10 +59,18 @@ class Calibration:
     bias: float
 
     def probability(self, rows: Floats) -> Floats:
-        """Return the chance (N,) that words are right, of features (N, FEATURES); NaN counts as the feature's mean."""
+        """Return the chance (N,) of words with features (N, FEATURES); NaN counts as the feature's mean."""
         chosen = rows[:, [FEATURES.index(name) for name in self.features]]
         standard = np.nan_to_num((chosen - np.array(self.mean)) / np.array(self.scale))
         return _sigmoid(standard @ np.array(self.weights) + self.bias)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The chance that a word is right, and the chance that it was spoken at all rather than made of noise."""
+
+    right: Logistic
+    heard: Logistic | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON, whole or not at all."""
@@ -85,7 +102,7 @@ def word_features(
 ) -> Floats:
     """Return the features (N, FEATURES) of `words` of a hypothesis; those that cannot be had are NaN.
 
-    `ctc_log_probs` (F, V) and `alignment` are those that the words' times were made with.
+    `ctc_log_probs` (F, V) and `alignment` are those that the words' times were made with, None where there are none.
     """
     log_probs = np.array(hypothesis.token_log_probs)
     weights = hypothesis.attention.double()
@@ -105,7 +122,9 @@ def word_features(
         )
         if greedy is not None and alignment is not None:
             rows[index, 5:8] = _ctc_features(hypothesis.tokens, word, alignment, greedy)
-    rows[:, 8] = _beside(rows[:, 0])
+    if ctc_log_probs is not None and len(ctc_log_probs) and weights.shape[1]:
+        rows[:, 8] = _evidence(words, attended_steps(weights), ctc_log_probs, weights.shape[1])
+    rows[:, 9] = _beside(rows[:, 0])
     return rows
 
 
@@ -113,19 +132,33 @@ def confidences(rows: Floats, calibration: Calibration | None) -> list[float]:
     """Return the confidence of each word, of its features; without a calibration the decoder's mean probability."""
     if calibration is None:
         return [float(p) for p in np.exp(rows[:, FEATURES.index("mean_log_prob")])]
-    return [float(p) for p in calibration.probability(rows)]
+    return [float(p) for p in calibration.right.probability(rows)]
 
 
-def fit(rows: Floats, right: NDArray[np.bool_], features: Sequence[str] = FEATURES) -> Calibration:
-    """Fit the logistic model to features (N, FEATURES) and whether each word was right, by Newton's method.
+def chance_heard(rows: Floats, calibration: Calibration | None) -> Floats | None:
+    """Return the chance (N,) that each word was spoken at all, of its features; None where that is not known."""
+    if calibration is None or calibration.heard is None:
+        return None
+    return calibration.heard.probability(smoothed(rows))
+
+
+def smoothed(rows: Floats) -> Floats:
+    """Return features (N, FEATURES) as means over WINDOW words, fewer at the ends."""
+    reach = WINDOW // 2
+    windows = [rows[max(0, i - reach) : i + reach + 1] for i in range(len(rows))]
+    return np.stack([_known_mean(window) for window in windows]) if windows else rows
+
+
+def fit(rows: Floats, right: NDArray[np.bool_], features: Sequence[str] = FEATURES) -> Logistic:
+    """Fit a logistic model to features (N, FEATURES) and whether each word was right, by Newton's method.
 
     The weights have a small ridge penalty. Raises ConfigError where all words are right, or all wrong.
     """
     if right.all() or not right.any():
         raise ConfigError(f"{len(right)} words, none or all of them right: nothing to fit")
     chosen = rows[:, [FEATURES.index(name) for name in features]]
-    mean = np.nanmean(chosen, 0)
-    scale = np.maximum(np.nanstd(chosen, 0), 1e-6)
+    mean = _known_mean(chosen)
+    scale = np.maximum(np.sqrt(_known_mean((chosen - mean) ** 2)), 1e-6)
     inputs = np.nan_to_num((chosen - mean) / scale)
     inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], 1)
     penalty = np.diag([RIDGE] * len(features) + [0.0])
@@ -139,7 +172,7 @@ def fit(rows: Floats, right: NDArray[np.bool_], features: Sequence[str] = FEATUR
         if np.abs(change).max() < 1e-8:
             break
     values = [tuple(float(v) for v in row) for row in (mean, scale, weights)]
-    return Calibration(tuple(features), values[0], values[1], values[2][:-1], values[2][-1])
+    return Logistic(tuple(features), values[0], values[1], values[2][:-1], values[2][-1])
 
 
 def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
@@ -167,6 +200,24 @@ def _ctc_features(
     return float(inside.mean()), float((inside - best).mean()), max(-1.0, 1 - distance / count)
 
 
+def _evidence(words: Sequence[Span], steps: Integers, ctc_log_probs: Tensor, size: int) -> Floats:
+    """Each word's CTC evidence, from the memory step of its first token to that of its last."""
+    characters = ctc_log_probs[:, Tokenizer.first_character :].detach().cpu().double()
+    best = characters.amax(1).exp().numpy()
+    frames = len(best) / size
+    found = []
+    for word in words:
+        first, last = int(steps[word.first]), int(steps[word.last - 1]) + 1
+        found.append(best[int(first * frames) : max(int(last * frames), 1)].mean())
+    return np.array(found)
+
+
+def _known_mean(rows: Floats) -> Floats:
+    """Column means of what is not NaN; 0 for a column that is NaN throughout."""
+    known = ~np.isnan(rows)
+    return np.where(known, rows, 0).sum(0) / np.maximum(known.sum(0), 1)
+
+
 def _beside(values: Floats) -> Floats:
     """The mean of each value's neighbours; NaN for one that has none."""
     padded = np.concatenate([[math.nan], values, [math.nan]])
@@ -182,6 +233,11 @@ def _sigmoid(values: Floats) -> Floats:
 def _parsed(content: Any) -> Calibration:
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']!r}; this version reads {FORMAT}")
+    heard = content["heard"]
+    return Calibration(_logistic(content["right"]), None if heard is None else _logistic(heard))
+
+
+def _logistic(content: Any) -> Logistic:
     features = tuple(str(name) for name in content["features"])
     unknown = sorted(set(features) - set(FEATURES))
     if unknown:
@@ -194,4 +250,4 @@ def _parsed(content: Any) -> Calibration:
         raise ValueError("numbers must be finite")
     if min(columns[1], default=1.0) <= 0:
         raise ValueError("scale must be above 0")
-    return Calibration(features, columns[0], columns[1], columns[2], bias)
+    return Logistic(features, columns[0], columns[1], columns[2], bias)

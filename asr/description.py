@@ -3,13 +3,15 @@
 Pure values: no model is needed, so that search, long recordings and tests all describe results alike.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from asr.alignment import Alignment, Span, forced_alignment, words_from_attention, words_from_ctc
-from asr.confidence import Calibration, confidences, word_features
+from asr.confidence import Calibration, chance_heard, confidences, word_features
 from asr.decoding import Hypothesis
+from asr.failures import Piece, mend
 from asr.tokenizer import Tokenizer
 from asr.transcript import Failure, Word
 
@@ -44,28 +46,68 @@ def describe(
     `ctc_log_probs` (F, V) are those of the utterance alone, None without a CTC head; `frame_seconds` is that of a
     memory step, a column of the attention. Without a calibration confidence is the decoder's mean probability.
     """
-    spans, alignment = align(hypothesis, ctc_log_probs, tokenizer, frame_seconds)
+    tokens, attention = hypothesis.tokens, hypothesis.attention
+    spans, alignment = align(tokens, attention, ctc_log_probs, tokenizer, frame_seconds)
     rows = word_features(hypothesis, spans, ctc_log_probs, alignment)
+    heard = chance_heard(rows, calibration)
+    mended = mend(hypothesis, spans, ctc_log_probs, tokenizer, frame_seconds, heard)
+    chances = confidences(rows, calibration)
+    if [piece.index for piece in mended.pieces] != list(range(len(spans))):
+        spans = _timed_again(
+            mended.pieces, spans, attention, ctc_log_probs, tokenizer, frame_seconds
+        )
     words = tuple(
-        Word(span.text, span.start, span.end, confidence)
-        for span, confidence in zip(spans, confidences(rows, calibration), strict=True)
+        Word(
+            piece.text,
+            span.start,
+            span.end,
+            piece.probability if piece.index is None else chances[piece.index],
+        )
+        for piece, span in zip(mended.pieces, spans, strict=True)
     )
     mean = sum(w.confidence or 0.0 for w in words) / len(words) if words else None
-    return Description(words, mean)
+    return Description(words, mean, mended.failures)
 
 
 def align(
-    hypothesis: Hypothesis,
+    tokens: Sequence[int],
+    attention: Tensor,
     ctc_log_probs: Tensor | None,
     tokenizer: Tokenizer,
     frame_seconds: float,
 ) -> tuple[list[Span], Alignment | None]:
-    """Return the hypothesis's words with times, by CTC where it can hold them, and the CTC alignment used."""
-    tokens, attention = hypothesis.tokens, hypothesis.attention
+    """Return the words of `tokens` with times, by CTC where its frames can hold them, and the CTC alignment used.
+
+    `attention` (L, U) is that of the tokens; only its size matters where CTC is used.
+    """
     duration = attention.shape[1] * frame_seconds
     if ctc_log_probs is not None and len(ctc_log_probs) and attention.shape[1]:
         alignment = forced_alignment(ctc_log_probs, tokens)
         if alignment is not None:
             frame = duration / len(ctc_log_probs)
             return words_from_ctc(tokens, alignment, tokenizer, frame, duration), alignment
+    if len(tokens) != len(attention):
+        return [], None
     return words_from_attention(tokens, attention, tokenizer, frame_seconds), None
+
+
+def _timed_again(
+    pieces: Sequence[Piece],
+    spans: Sequence[Span],
+    attention: Tensor,
+    ctc_log_probs: Tensor | None,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+) -> list[Span]:
+    """The words of a mended text with times; those of the hypothesis were made with words that are gone."""
+    tokens = tokenizer.encode(" ".join(piece.text for piece in pieces))
+    again, alignment = align(tokens, attention, ctc_log_probs, tokenizer, frame_seconds)
+    if alignment is not None:
+        return again
+    ordered, end = [], 0.0
+    for piece in pieces:
+        own = Span(piece.text, 0, 0, end, end) if piece.index is None else spans[piece.index]
+        start = max(own.start, end)
+        end = max(own.end, start)
+        ordered.append(replace(own, start=start, end=end))
+    return ordered

@@ -130,9 +130,10 @@ def test_words_end_soon_after_their_last_peak_where_a_pause_follows() -> None:
     alignment = forced_alignment(peaks(labels), tokens)
     assert alignment is not None
     first, second = words_from_ctc(tokens, alignment, TOKENIZER, 0.04, 1.0)
-    assert (first.start, second.end) == (0.0, 1.0)
-    assert 0.06 < first.end < 0.3
-    assert 0.75 < second.start < 0.94
+    assert 0 <= first.start <= 0.04
+    assert second.end == 1.0
+    assert 0.06 < first.end < 0.2
+    assert 0.9 < second.start < 0.98
 
 
 def check_order(words: list[Span], duration: float) -> None:

@@ -12,6 +12,8 @@ from asr.alignment import forced_alignment, words_from_ctc
 from asr.confidence import (
     FEATURES,
     Calibration,
+    Logistic,
+    chance_heard,
     confidences,
     edit_distance,
     fit,
@@ -23,7 +25,7 @@ from asr.errors import ConfigError
 from asr.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(" ab")
-ONE = Calibration(("mean_log_prob",), (-1.0,), (0.5,), (1.0,), 0.0)
+ONE = Logistic(("mean_log_prob",), (-1.0,), (0.5,), (1.0,), 0.0)
 
 
 def column(values: list[float], name: str = "mean_log_prob") -> np.ndarray:
@@ -60,6 +62,7 @@ def test_features_of_words_are_what_their_names_say() -> None:
     assert first["ctc_margin"] == 0
     assert second["ctc_margin"] < -1
     assert first["ctc_log_prob"] == pytest.approx(math.log(0.88))
+    assert first["ctc_evidence"] == pytest.approx((3 * 0.88 + 0.02) / 4)  # frames 0 to 3
 
 
 def test_features_of_ctc_are_unknown_without_it() -> None:
@@ -69,11 +72,8 @@ def test_features_of_ctc_are_unknown_without_it() -> None:
     words = words_from_ctc(hypothesis.tokens, alignment, TOKENIZER, 0.04, 0.32)
     rows = word_features(hypothesis, words, None, None)
     known = [name for name, value in zip(FEATURES, rows[0], strict=True) if not math.isnan(value)]
-    assert [name for name in FEATURES if name not in known] == [
-        "ctc_log_prob",
-        "ctc_margin",
-        "ctc_agreement",
-    ]
+    assert not any(name.startswith("ctc") for name in known)
+    assert len(known) == len(FEATURES) - 4
     assert len(word_features(hypothesis, [], ctc, alignment)) == 0
 
 
@@ -82,12 +82,12 @@ def test_without_a_calibration_confidence_is_the_mean_probability() -> None:
 
 
 def test_calibrated_confidence_rises_with_the_evidence_and_unknown_counts_as_the_mean() -> None:
-    values = confidences(column([-5.0, -2.0, -1.0, -0.1]), ONE)
+    values = confidences(column([-5.0, -2.0, -1.0, -0.1]), Calibration(ONE))
     assert values == sorted(values)
     assert all(0 < v < 1 for v in values)
     assert values[2] == 0.5
-    assert confidences(column([math.nan]), ONE) == [0.5]
-    assert confidences(column([-1e9, 1e9]), ONE) == pytest.approx([0, 1], abs=1e-9)
+    assert confidences(column([math.nan]), Calibration(ONE)) == [0.5]
+    assert confidences(column([-1e9, 1e9]), Calibration(ONE)) == pytest.approx([0, 1], abs=1e-9)
 
 
 def test_the_fit_finds_the_chances_that_made_the_data() -> None:
@@ -119,8 +119,23 @@ def test_nothing_can_be_fitted_where_all_words_are_right() -> None:
 
 
 def test_a_calibration_is_the_same_from_its_file(tmp_path: Path) -> None:
-    ONE.save(tmp_path / "calibration.json")
-    assert load_calibration(tmp_path / "calibration.json") == ONE
+    path = tmp_path / "calibration.json"
+    for calibration in (Calibration(ONE), Calibration(ONE, replace(ONE, bias=0.3))):
+        calibration.save(path)
+        assert load_calibration(path) == calibration
+
+
+def test_whether_a_word_was_spoken_is_judged_with_its_neighbours() -> None:
+    calibration = Calibration(ONE, Logistic(("mean_log_prob",), (-1.0,), (0.1,), (1.0,), 0.0))
+    rows = column([0.0, 0.0, 0.0, -1.5, 0.0, 0.0, 0.0, -3.0, -3.0, -3.0, -3.0])
+    chance = chance_heard(rows, calibration)
+    assert chance is not None
+    assert (chance > 0.5).tolist() == [True] * 6 + [False] * 5
+    assert chance_heard(rows, Calibration(ONE)) is None
+    assert chance_heard(rows, None) is None
+    nothing = chance_heard(rows[:0], calibration)
+    assert nothing is not None
+    assert len(nothing) == 0
 
 
 @pytest.mark.parametrize(
@@ -129,7 +144,8 @@ def test_a_calibration_is_the_same_from_its_file(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("[]", "not a calibration"),
         ('{"format": 2}', "format 2"),
-        ('{"format": 1}', "features"),
+        ('{"format": 1}', "heard"),
+        ('{"format": 1, "heard": null, "right": {}}', "features"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_one_clear_error(
@@ -156,7 +172,7 @@ def test_wrong_values_of_a_calibration_are_named(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     path = tmp_path / "calibration.json"
-    replace(ONE, **change).save(path)  # type: ignore[arg-type]
+    Calibration(replace(ONE, **change)).save(path)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
         load_calibration(path)
 
