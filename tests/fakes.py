@@ -57,8 +57,9 @@ class ToyModel:
 
     def step(self, tokens: Tensor, memory: Memory, state: ToyState) -> tuple[Tensor, ToyState]:
         self.rows.append(len(tokens))
-        assert len(tokens) == len(memory.lengths) == len(state.history)
+        assert len(tokens) == len(state.history)
         assert (memory.lengths > 0).all()
+        memory = memory.select(torch.arange(len(tokens)) * len(memory.lengths) // len(tokens))
         history = (state.history * 31 + tokens * 7 + memory.values[:, 0, 0].long()) % SLOTS
         energies = self.energies[history, : memory.mask.shape[1]].masked_fill(
             ~memory.mask, -torch.inf

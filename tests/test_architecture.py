@@ -31,7 +31,7 @@ LAYERS = (
     ("description",),
     ("checkpoint", "metrics", "writers", "inputs"),
     ("lm_checkpoint",),
-    ("export", "assembly"),
+    ("export", "assembly", "search_file"),
     ("recognizer",),
     ("evaluate", "report", "bulk"),
     ("training",),

@@ -40,15 +40,16 @@ class AttentionState:
     """The decoder after its last step: `scores` (N, V) of the next token and where it looked for it."""
 
     model: Seq2Seq
-    memory: Memory
-    state: State
+    memory: Memory  # of B utterances, each shared by its R rows
+    state: State  # of N rows
     scores: Tensor
 
     def advance(self, parents: Tensor, tokens: Tensor) -> "AttentionState":
         """See ScorerState."""
         memory, state = self.memory, self.state.select(parents)
         if len(parents) < len(self.scores):
-            memory = memory.select(parents)
+            rows = len(self.scores) // len(memory.lengths)
+            memory = memory.select(parents[::rows] // rows)
         scores, state = self.model.step(tokens, memory, state)
         return AttentionState(self.model, memory, state, scores.float())
 
@@ -61,9 +62,10 @@ class AttentionScorer:
 
     def start(self, memory: Memory, rows: int) -> AttentionState:
         """See Scorer."""
-        memory = memory.select(torch.arange(len(memory.lengths)).repeat_interleave(rows))
-        tokens = torch.full_like(memory.lengths, Tokenizer.sos)
-        scores, state = self.model.step(tokens, memory, self.model.initial_state(memory))
+        utterances = torch.arange(len(memory.lengths), device=memory.lengths.device)
+        state = self.model.initial_state(memory).select(utterances.repeat_interleave(rows))
+        tokens = memory.lengths.new_full((len(utterances) * rows,), Tokenizer.sos)
+        scores, state = self.model.step(tokens, memory, state)
         return AttentionState(self.model, memory, state, scores.float())
 
 

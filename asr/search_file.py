@@ -1,0 +1,59 @@
+"""The default search of a model: the TOML file beside it in, loaded options and scorers out.
+
+`english.toml` beside `english.pt` says how that model is best decoded; its weights were chosen on dev.
+"""
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asr import options
+from asr.confidence import Calibration, load_calibration
+from asr.decoding import DecodingOptions, Search
+from asr.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SearchFile:
+    """What the file may hold; the names of other files are relative to it."""
+
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    lm: str | None = None  # character language model, as asr.lm_checkpoint saves it
+    ngram: str | None = None  # word n-gram model, ARPA or this project's binary
+    calibration: str | None = None  # of word confidence, as asr.confidence saves it
+
+
+def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
+    """The search and calibration in the TOML beside a model file; greedy search and None if there is none.
+
+    Raises ConfigError naming the file and the option, and what the loading of the other files raises.
+    """
+    path = Path(model).with_suffix(".toml")
+    if not path.exists():
+        return Search(), None
+    found = read(path)
+    search = Search(found.decoding)
+    if found.lm is not None:
+        from asr.lm_checkpoint import load_lm
+
+        search = replace(search, lm=load_lm(path.parent / found.lm))
+    if found.ngram is not None:
+        from asr.ngram import NgramModel
+
+        search = replace(search, ngram=NgramModel.load(path.parent / found.ngram))
+    if found.calibration is None:
+        return search, None
+    return search, load_calibration(path.parent / found.calibration)
+
+
+def read(path: str | Path) -> SearchFile:
+    """Read such a file alone. Raises ConfigError naming the file, the option and what is allowed."""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return options.from_dict(SearchFile, values)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read search options: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

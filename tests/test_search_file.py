@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.decoding import DecodingOptions, Search
+from asr.errors import AsrError, ConfigError
+from asr.lm_checkpoint import TrainedLm, save_lm
+from asr.model.lm import LanguageModel, LmOptions
+from asr.search_file import default_search
+from asr.tokenizer import Tokenizer
+
+ARPA = """\\data\\
+ngram 1=4
+
+\\1-grams:
+-1.0\t<unk>
+-99\t<s>
+-1.0\t</s>
+-0.5\thorse
+
+\\end\\
+"""
+
+
+def test_a_model_without_a_file_beside_it_is_decoded_greedily(tmp_path: Path) -> None:
+    assert default_search(tmp_path / "model.pt") == (Search(), None)
+
+
+def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer()
+    lm = LanguageModel(tokenizer.size, LmOptions(embedding=4, width=8))
+    save_lm(tmp_path / "lm.pt", TrainedLm(lm, tokenizer, {}))
+    (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
+    (tmp_path / "english.toml").write_text(
+        'lm = "lm.pt"\nngram = "words.arpa"\n[decoding]\nbeam_size = 8\nctc_weight = 0.3\n',
+        encoding="utf-8",
+    )
+    search, calibration = default_search(tmp_path / "english.pt")
+    assert search.options == DecodingOptions(beam_size=8, ctc_weight=0.3)
+    assert search.lm is not None
+    assert search.lm.tokenizer.alphabet == tokenizer.alphabet
+    assert search.ngram is not None
+    known, unknown = (search.ngram.score(search.ngram.start(), w)[0] for w in ("horse", "hose"))
+    assert known > unknown
+    assert calibration is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "[decoding]\nbeam = 8\n",
+            r"english\.toml: unknown option decoding\.beam; allowed are beam",
+        ),
+        ("[decoding]\nbeam_size = 0\n", r"english\.toml: beam_size is 0"),
+        ("lm = 3\n", r"english\.toml: option lm: a value of type str"),
+        ("lm = \n", r"english\.toml: not a TOML file"),
+        ('lm = "none.pt"\n', r"none\.pt: cannot read"),
+        ('ngram = "none.arpa"\n', r"none\.arpa: "),
+        ('calibration = "none.json"\n', r"none\.json: cannot read calibration"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "english.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(AsrError, match=reason) as error:
+        default_search(tmp_path / "english.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_calibration_is_read(tmp_path: Path) -> None:
+    (tmp_path / "english.toml").write_text('calibration = "bad.json"\n', encoding="utf-8")
+    (tmp_path / "bad.json").write_text(json.dumps([]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"bad\.json: not a calibration"):
+        default_search(tmp_path / "english.pt")
