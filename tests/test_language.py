@@ -205,6 +205,16 @@ def test_k_steps_resume_k_steps_equals_2k_steps(tmp_path: Path) -> None:
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
+def test_a_longer_training_goes_on_from_before_the_rate_fell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(tmp_path / "a", tmp_path, max_steps=8, cooldown=0.5)
+    capsys.readouterr()
+    longer = load_lm(_train(tmp_path / "a", tmp_path, max_steps=16, cooldown=0.5))
+    assert "going on from step 4" in capsys.readouterr().err
+    assert longer.info["steps"] == 16
+
+
 def test_a_new_beginning_forgets_the_old_state(tmp_path: Path) -> None:
     path = _train(tmp_path / "a", tmp_path, max_steps=4)
     first = load_lm(path).model.state_dict()
