@@ -46,16 +46,14 @@ def describe(
     `ctc_log_probs` (F, V) are those of the utterance alone, None without a CTC head; `frame_seconds` is that of a
     memory step, a column of the attention. Without a calibration confidence is the decoder's mean probability.
     """
-    tokens, attention = hypothesis.tokens, hypothesis.attention
-    spans, alignment = align(tokens, attention, ctc_log_probs, tokenizer, frame_seconds)
+    spans, alignment = align(hypothesis, ctc_log_probs, tokenizer, frame_seconds)
     rows = word_features(hypothesis, spans, ctc_log_probs, alignment)
     heard = chance_heard(rows, calibration)
     mended = mend(hypothesis, spans, ctc_log_probs, tokenizer, frame_seconds, heard)
     chances = confidences(rows, calibration)
     if [piece.index for piece in mended.pieces] != list(range(len(spans))):
-        spans = _timed_again(
-            mended.pieces, spans, attention, ctc_log_probs, tokenizer, frame_seconds
-        )
+        duration = hypothesis.attention.shape[1] * frame_seconds
+        spans = _timed_again(mended.pieces, spans, ctc_log_probs, tokenizer, duration)
     words = tuple(
         Word(
             piece.text,
@@ -70,40 +68,33 @@ def describe(
 
 
 def align(
-    tokens: Sequence[int],
-    attention: Tensor,
+    hypothesis: Hypothesis,
     ctc_log_probs: Tensor | None,
     tokenizer: Tokenizer,
     frame_seconds: float,
 ) -> tuple[list[Span], Alignment | None]:
-    """Return the words of `tokens` with times, by CTC where its frames can hold them, and the CTC alignment used.
-
-    `attention` (L, U) is that of the tokens; only its size matters where CTC is used.
-    """
-    duration = attention.shape[1] * frame_seconds
-    if ctc_log_probs is not None and len(ctc_log_probs) and attention.shape[1]:
-        alignment = forced_alignment(ctc_log_probs, tokens)
-        if alignment is not None:
-            frame = duration / len(ctc_log_probs)
-            return words_from_ctc(tokens, alignment, tokenizer, frame, duration), alignment
-    if len(tokens) != len(attention):
-        return [], None
-    return words_from_attention(tokens, attention, tokenizer, frame_seconds), None
+    """Return a hypothesis's words with times, and its CTC alignment, None where CTC's frames cannot hold it."""
+    tokens, attention = hypothesis.tokens, hypothesis.attention
+    words = words_from_attention(tokens, attention, tokenizer, frame_seconds)
+    if ctc_log_probs is None or not len(ctc_log_probs) or not attention.shape[1]:
+        return words, None
+    return words, forced_alignment(ctc_log_probs, tokens)
 
 
 def _timed_again(
     pieces: Sequence[Piece],
     spans: Sequence[Span],
-    attention: Tensor,
     ctc_log_probs: Tensor | None,
     tokenizer: Tokenizer,
-    frame_seconds: float,
+    duration: float,
 ) -> list[Span]:
-    """The words of a mended text with times; those of the hypothesis were made with words that are gone."""
+    """The words of a mended text with times by CTC; without it, or where it is too long, those that they had."""
     tokens = tokenizer.encode(" ".join(piece.text for piece in pieces))
-    again, alignment = align(tokens, attention, ctc_log_probs, tokenizer, frame_seconds)
-    if alignment is not None:
-        return again
+    if ctc_log_probs is not None and len(ctc_log_probs):
+        alignment = forced_alignment(ctc_log_probs, tokens)
+        if alignment is not None:
+            frame = duration / len(ctc_log_probs)
+            return words_from_ctc(tokens, alignment, tokenizer, frame, duration)
     ordered, end = [], 0.0
     for piece in pieces:
         own = Span(piece.text, 0, 0, end, end) if piece.index is None else spans[piece.index]

@@ -38,7 +38,7 @@ def test_words_have_times_and_confidence() -> None:
     assert [word.text for word in told.words] == ["an", "owl"]
     assert told.text == "an owl"
     first, second = told.words
-    assert 0.1 < first.start < 0.22 < first.end <= second.start < 0.38 < 0.5 < second.end <= 0.8
+    assert 0.1 < first.start < 0.22 < first.end <= second.start < 0.42 < 0.5 < second.end <= 0.8
     assert first.confidence == pytest.approx(math.exp(-0.1))
     assert told.confidence == pytest.approx(math.exp(-0.1))
     assert told.failures == ()
