@@ -11,7 +11,7 @@ from asr import audio
 from asr.errors import AudioError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
-from asr.transcript import Attention, Transcript, Word
+from asr.transcript import Attention, Failure, Transcript, Word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,7 @@ MIN_SECONDS = 0.1
 FEATURES_INCHES = 1.8
 WORD_ROWS, WORD_ROW_INCHES = 3, 0.16
 LETTER_INCHES = 0.06
+LABEL_INCHES = 0.09
 
 
 def transcript_plot(
@@ -68,7 +69,8 @@ def transcript_plot(
         attention or Attention(torch.zeros(0, 0), (), 1.0),
         path,
         features=options,
-        words=[word for word in transcript.words if word.end <= seconds + 1.0],
+        words=[word for word in transcript.words if word.start < seconds],
+        failures=[failure for failure in transcript.failures if failure.start < seconds],
         title=title,
     )
 
@@ -87,18 +89,19 @@ def transcript_attention(transcript: Transcript, seconds: float) -> Attention | 
         return transcript.attention
     frame = parts[0].frame_seconds
     rows = sum(len(part.tokens) for part in parts) + len(parts) - 1
-    weights = torch.zeros(rows, max(1, round(seconds / frame)))
+    columns = max(1, round(seconds / frame))
+    weights = torch.zeros(rows, columns)
     tokens: list[str] = []
     for part in parts:
         if tokens:
             tokens.append(" ")
         begin = round(part.start / frame)
-        shown = part.weights.float()[:, : weights.shape[1] - begin]
-        weights[len(tokens) : len(tokens) + len(shown), begin : begin + shown.shape[1]] = shown
-        tokens.extend(part.tokens)
-    seen = weights.sum(1) > 0  # what a cut segment says after the cut is not shown
-    last = int(seen.nonzero().max()) + 1 if seen.any() else 0
-    return Attention(weights[:last], tuple(tokens[:last]), frame)
+        inside = (part.weights.argmax(1) + begin < columns).nonzero().flatten().tolist()
+        count = inside[-1] + 1 if inside else 0  # what is said after the cut is not shown
+        shown = part.weights[:count, : columns - begin].float()
+        weights[len(tokens) : len(tokens) + count, begin : begin + shown.shape[1]] = shown
+        tokens.extend(part.tokens[:count])
+    return Attention(weights[: len(tokens)], tuple(tokens), frame)
 
 
 def attention_plot(
@@ -108,14 +111,15 @@ def attention_plot(
     *,
     features: FeatureOptions | None = None,
     words: Sequence[Word] = (),
+    failures: Sequence[Failure] = (),
     title: str = "",
 ) -> None:
     """Draw what the model heard above where it looked for each character, over the same seconds, as a PNG.
 
     `waveform` is (S,) at the features' sample rate. Between the two are the `words` at their times. The lower picture
-    has a row for each token, first at the top, and is darker where the weight is larger; texts of more than 80
-    characters are labelled by words. matplotlib's global state is not touched. Raises AudioError if the waveform is
-    shorter than two frames and OSError if `path` cannot be written.
+    has a row for each token, first at the top, and is darker where the weight is larger, red where a failure was
+    flagged; texts of more than 80 characters are labelled by words. matplotlib's global state is not touched. Raises
+    AudioError if the waveform is shorter than two frames and OSError if `path` cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -126,7 +130,8 @@ def attention_plot(
     rows, labels = _labels(attention.tokens)
     attention_inches = min(9.0, max(2.0, _inches_per_label(attention.tokens) * len(labels)))
     width = min(24.0, max(7.0, 0.75 * seconds + 2))
-    words_inches = WORD_ROWS * WORD_ROW_INCHES if words else 0.02
+    places = _word_rows(words, (width - 1.5) / seconds)
+    words_inches = WORD_ROW_INCHES * (1 + max(places, default=-1)) + 0.02
     heights = [FEATURES_INCHES, words_inches, attention_inches]
     layout = ConstrainedLayoutEngine(h_pad=0.02, hspace=0.0)
     figure = Figure(figsize=(width, sum(heights) + 0.8), layout=layout)
@@ -135,12 +140,26 @@ def attention_plot(
         3, 1, sharex=True, gridspec_kw={"height_ratios": heights}
     )
     _draw_features(figure, above, waveform, options)
-    _draw_words(between, words, (width - 1.5) / seconds)
+    _draw_words(between, words, places)
     _draw_attention(figure, below, attention)
+    for failure in failures:
+        label = f" {failure.kind}" + (", mended" if failure.mended else "")
+        below.axvspan(failure.start, failure.end, color="tab:red", alpha=0.15, linewidth=0)
+        below.text(
+            failure.start,
+            0.99,
+            label,
+            color="tab:red",
+            fontsize=7,
+            va="top",
+            transform=below.get_xaxis_transform(),
+            clip_on=True,
+        )
     for axes in (above, below):
         for word in words:
             axes.axvline(word.start, color="tab:cyan", linewidth=0.4, alpha=0.7)
-    below.set_yticks(rows, labels)
+    kept = _apart(rows, len(attention.tokens) * LABEL_INCHES / attention_inches)
+    below.set_yticks([rows[i] for i in kept], [labels[i] for i in kept])
     below.set_xlim(0, seconds)
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
@@ -178,17 +197,25 @@ def _draw_features(
     figure.colorbar(image, ax=axes, label="dB", pad=0.01)
 
 
-def _draw_words(axes: "Axes", words: Sequence[Word], inches_per_second: float) -> None:
-    """Write each word over its time, on the first of a few rows where it does not touch the word before."""
-    axes.set_axis_off()
-    axes.set_ylim(WORD_ROWS, 0)
+def _word_rows(words: Sequence[Word], inches_per_second: float) -> list[int]:
+    """Return for each word the first of a few rows where it does not touch the word before it in that row."""
     free = [0.0] * WORD_ROWS
+    rows = []
     for word in words:
         needed = LETTER_INCHES * (len(word.text) + 1) / inches_per_second
-        middle = (word.start + word.end) / 2
-        left = max(0.0, middle - needed / 2)
+        left = max(0.0, (word.start + word.end - needed) / 2)
         row = next((row for row, end in enumerate(free) if end <= left), free.index(min(free)))
         free[row] = left + needed
+        rows.append(row)
+    return rows
+
+
+def _draw_words(axes: "Axes", words: Sequence[Word], rows: Sequence[int]) -> None:
+    """Write each word over its time."""
+    axes.set_axis_off()
+    axes.set_ylim(1 + max(rows, default=0), 0)
+    for word, row in zip(words, rows, strict=True):
+        middle = (word.start + word.end) / 2
         axes.plot([word.start, word.end], [row + 0.95] * 2, color="tab:cyan", linewidth=1.2)
         axes.text(middle, row + 0.5, word.text, fontsize=7, ha="center", va="center")
 
@@ -212,6 +239,15 @@ def _draw_attention(figure: "Figure", axes: "Axes", attention: Attention) -> Non
         extent=(attention.start, end, rows - 0.5, -0.5),
     )
     figure.colorbar(image, ax=axes, label="attention", pad=0.01, aspect=40)
+
+
+def _apart(rows: Sequence[int], distance: float) -> list[int]:
+    """Return which of the rows to label so that no two labels are nearer than a distance in rows."""
+    kept: list[int] = []
+    for number, row in enumerate(rows):
+        if not kept or row - rows[kept[-1]] >= distance:
+            kept.append(number)
+    return kept
 
 
 def _inches_per_label(tokens: Sequence[str]) -> float:

@@ -1,16 +1,28 @@
 """Attention pictures: drawn from what was transcribed, without touching matplotlib's global state."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from recognizers import tiny_trained
 
 from asr.errors import AudioError
-from asr.report import MAX_CHARACTERS, SPACE, _labels, attention_plot
-from asr.transcript import Attention
+from asr.recognizer import Recognizer
+from asr.report import (
+    MAX_CHARACTERS,
+    SPACE,
+    _apart,
+    _labels,
+    _word_rows,
+    attention_plot,
+    transcript_attention,
+    transcript_plot,
+)
+from asr.transcript import Attention, Failure, Segment, Transcript, Word
 
 
 def _diagonal(tokens: str, steps: int) -> Attention:
@@ -58,6 +70,65 @@ def test_a_waveform_too_short_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="100 samples: too short"):
         attention_plot(torch.zeros(100), _diagonal("ab", 12), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_the_attention_of_segments_is_joined_in_time_and_cut() -> None:
+    first = _diagonal("ab", 10)
+    second = Attention(first.weights, first.tokens, first.frame_seconds, start=0.8)
+    segments = (
+        Segment(0, 0.4, "ab", attention=first),
+        Segment(0.8, 1.2, "ab", attention=second),
+    )
+    found = transcript_attention(Transcript("ab ab", segments, 1.2), 1.2)
+    assert found is not None
+    assert (found.tokens, found.weights.shape) == (tuple("ab ab"), (5, 30))
+    assert found.weights.nonzero().tolist() == [[0, 0], [1, 5], [3, 20], [4, 25]]
+    cut = transcript_attention(Transcript("ab ab", segments, 1.2), 0.9)
+    assert cut is not None
+    assert "".join(cut.tokens) == "ab a"
+    assert transcript_attention(Transcript("ab"), 1.0) is None
+
+
+def test_a_long_recordings_picture_shows_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, make_audio: Callable[..., Path]
+) -> None:
+    calls = []
+
+    def drawn(waveform: torch.Tensor, attention: Attention, path: str, **options: object) -> None:
+        calls.append((waveform, attention, path, options))
+
+    monkeypatch.setattr("asr.report.attention_plot", drawn)
+    early, late = Failure("loop", 0.1, 0.3), Failure("skip", 31.0, 31.5)
+    segments = (
+        Segment(0, 1, "a", (Word("a", 0.1, 0.3),), failures=(early,)),
+        Segment(31, 32, "b", (Word("b", 31.0, 31.5),), failures=(late,)),
+    )
+    transcript = Transcript("a b", segments, duration=32.0, channel="left")
+    path = make_audio("long.wav", 32.0)
+    transcript_plot(path, transcript, "long.png", Recognizer(tiny_trained()), channel=0)
+    ((waveform, _, to, options),) = calls
+    assert (len(waveform), to) == (30 * 16_000, "long.png")
+    assert [word.text for word in options["words"]] == ["a"]
+    assert options["failures"] == [early]
+    assert options["title"] == "long.wav, the first 30 of 32 s, left"
+
+
+def test_failures_are_red(tmp_path: Path) -> None:
+    attention = _diagonal("ab", 25)
+    failures = [Failure("loop", 0.2, 0.6, mended=True)]
+    attention_plot(torch.zeros(16_000), attention, tmp_path / "a.png", failures=failures)
+    image = imread(tmp_path / "a.png")
+    lower = image[image.shape[0] // 2 :]
+    assert ((lower[:, :, 0] - lower[:, :, 1]) > 0.1).mean() > 0.1
+
+
+def test_labels_that_would_touch_are_left_out() -> None:
+    assert _apart([0, 1, 4, 5, 9], 3) == [0, 2, 4]
+    assert _word_rows([Word("long", 0, 1), Word("word", 0.5, 1), Word("x", 9, 10)], 0.1) == [
+        0,
+        1,
+        0,
+    ]
 
 
 def test_short_texts_are_labelled_by_characters_and_long_ones_by_words() -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from asr import checkpoint
 from asr.cli import app
 from asr.recognizer import Recognizer
+from asr.transcript import Segment, Transcript, Word
 from asr.writers import WRITERS
 
 Make = Callable[..., Path]
@@ -189,6 +190,8 @@ def test_a_picture_is_written_beside_the_text_and_counts_as_output(
         (("--batch-size", "0"), "--batch-size is 0; it must be more than 0 seconds"),
         (("--batch-size", "nan"), "--batch-size is nan"),
         (("--output-dir", __file__), f"--output-dir {__file__}: File exists"),
+        (("--engine", "steam"), "engine 'steam': allowed are torch, onnx"),
+        (("--hotwords", "no-such.txt"), "no-such.txt: cannot read hot words"),
         (("--greedy", "--beam-size", "8"), "--greedy is beam size 1"),
         (("--max-line-width", "0"), "max_line_width is 0; it must be 1 or more"),
     ],
@@ -202,18 +205,63 @@ def test_options_that_do_not_fit_are_one_line_and_status_2(
     assert line.startswith(f"error: {message}")
 
 
+def _settings(asr: Asr, path: Path, *options: str | Path) -> dict[str, object]:
+    return json.loads(asr(path, "--format", "json", *options).stdout)["settings"]
+
+
+def test_the_models_default_search_is_used_and_explicit_options_win(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    path = make_audio()
+    (tmp_path / "model.toml").write_text("[decoding]\nbeam_size = 3\nctc_weight = 0.2\n")
+    found = _settings(asr, path)
+    assert (found["beam_size"], found["ctc_weight"]) == (3, 0.2)
+    found = _settings(asr, path, "--beam-size", "2")
+    assert (found["beam_size"], found["ctc_weight"]) == (2, 0.2)
+    found = _settings(asr, path, "--greedy")
+    assert (found["beam_size"], found["ctc_weight"]) == (1, 0.0)
+
+
+def test_hot_words_and_eight_bits_are_at_hand(asr: Asr, make_audio: Make, tmp_path: Path) -> None:
+    path, words = make_audio("talk.wav", 0.7), tmp_path / "words.txt"
+    words.write_text("Alice\nBob Smith\n")
+    assert asr(path, "--hotwords", words).exit_code == 0
+    assert asr(path, "--int8").exit_code == 0
+    words.write_text("Zürich\n")
+    result = asr(path, "--hotwords", words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{words}, line 1" in result.stderr
+
+
+def test_onnx_gives_the_same_text(asr: Asr, make_audio: Make) -> None:
+    pytest.importorskip("onnxruntime", reason="the optional extra onnx is not installed")
+    path = make_audio("talk.wav", 0.7)
+    assert asr(path, "--engine", "onnx").stdout == asr(path).stdout
+
+
 def test_a_line_count_without_a_width_is_warned_of(asr: Asr, make_audio: Make) -> None:
     result = asr(make_audio(), "--format", "srt", "--max-line-count", "2")
     assert result.exit_code == 0
     assert "--max-line-count has no effect without --max-line-width" in result.stderr
 
 
-def test_subtitles_are_laid_out_as_asked(asr: Asr, make_audio: Make) -> None:
-    path = make_audio("talk.wav", 0.9)
-    plain = asr(path, "--format", "vtt").stdout
-    assert "<u>" in asr(path, "--format", "vtt", "--highlight-words").stdout
-    narrow = asr(path, "--format", "vtt", "--max-line-width", "1").stdout
-    assert narrow.replace("\n", " ").split() == plain.replace("\n", " ").split()
+def test_subtitles_are_laid_out_as_asked(
+    asr: Asr, make_audio: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (Word("good", 0.1, 0.3), Word("morning", 0.3, 0.8))
+    heard = Transcript("good morning", (Segment(0, 1, "good morning", words),), 1.0)
+
+    def told(self: Recognizer, audios: Iterable[Path], **_: object) -> Iterator[object]:
+        yield from ((number, heard) for number, _ in enumerate(audios))
+
+    monkeypatch.setattr(Recognizer, "transcribe_each", told)
+    path = make_audio()
+    highlighted = asr(path, "--format", "vtt", "--highlight-words").stdout
+    assert "\n00:00:00.100 --> 00:00:00.300\n<u>good</u> morning\n" in highlighted
+    narrow = asr(path, "--format", "srt", "--max-line-width", "8").stdout
+    assert narrow == "1\n00:00:00,100 --> 00:00:00,800\ngood\nmorning\n"
+    split = asr(path, "--format", "srt", "--max-line-width", "8", "--max-line-count", "1").stdout
+    assert "2\n00:00:00,300 --> 00:00:00,800\nmorning\n" in split
 
 
 def test_the_same_recording_from_several_names_is_done_once(
@@ -239,6 +287,7 @@ SLOWLY = """
 import time
 from asr.cli import main
 from asr.recognizer import Recognizer
+from asr.transcript import Segment, Transcript, Word
 from asr.transcript import Transcript
 
 def slowly(self, audios, **options):

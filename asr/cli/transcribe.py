@@ -23,6 +23,7 @@ from asr.cli.base import (
     printable,
     quiet_libraries,
 )
+from asr.cli.loading import ENGINE, GREEDY, HOTWORDS, INT8, Loading, open_recognizer
 from asr.cli.progress import followed, print_summary
 from asr.errors import AsrError, ConfigError
 
@@ -76,10 +77,6 @@ BATCH = typer.Option(
     help="Audio decoded together, padding included: more is faster and needs more memory.",
 )
 
-GREEDY = typer.Option(
-    False, "--greedy", help="Do not search: the model's default search is ignored."
-)
-
 
 @app.command(epilog="Example: asr transcribe talks 'more/*.mp3' --format srt,json --output-dir out")
 def transcribe(
@@ -96,6 +93,9 @@ def transcribe(
     batch_size: float = BATCH,
     beam_size: int | None = BEAM,
     greedy: bool = GREEDY,
+    hotwords: Path | None = HOTWORDS,
+    engine: str | None = ENGINE,
+    int8: bool = INT8,
     threads: int | None = THREADS,
     device: str = DEVICE,
 ) -> None:
@@ -105,14 +105,12 @@ def transcribe(
     Errors, progress and a summary go to stderr. A recording that cannot be used is named, and the others are done.
     """
     from asr import bulk
-    from asr.recognizer import load
     from asr.writers import Layout, chosen
 
     writers = chosen(format_)
     layout = Layout(max_line_width, max_line_count, highlight_words)
     _check(writers, output_dir, attention_plot, batch_size, layout)
-    if greedy and beam_size not in (None, 1):
-        raise ConfigError(f"--greedy is beam size 1; --beam-size {beam_size} is something else")
+    loading = Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
     endings = [*writers, *(["png"] if attention_plot else [])]
     with quiet_libraries(), tempfile.TemporaryDirectory(prefix="asr-") as scratch:
         plan = bulk.plan(
@@ -128,13 +126,7 @@ def transcribe(
         _announce(plan)
         if not plan.sources:
             raise typer.Exit(SOME_FAILED if plan.problems else 0)
-        recognizer = load(
-            model,
-            device=device,
-            beam_size=beam_size,
-            threads=threads,
-            search="greedy" if greedy else None,
-        )
+        recognizer = open_recognizer(loading)
         results = bulk.run(
             recognizer,
             plan.sources,
