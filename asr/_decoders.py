@@ -116,6 +116,8 @@ def _is_container(head: bytes) -> bool:
 
 def _reason(error: soundfile.LibsndfileError) -> str:
     text = str(error.error_string).removeprefix("Error : ").rstrip(".")
+    if "psf_fseek" in text:  # a flac whose header states more than there is
+        return "it ends before its header says"
     # libsndfile says "File does not exist" of any mp3 without a frame in it
     return "no audio found in it" if "does not exist" in text else text[:1].lower() + text[1:]
 
