@@ -20,7 +20,7 @@ from tests.recognizers import tiny_trained
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    checkpoint.save(tmp_path / "tiny.pt", tiny_trained())
+    checkpoint.save(tmp_path / "tiny.pt", tiny_trained(4, eos_bias=-4.0))
     return str(tmp_path / "tiny.pt")
 
 
