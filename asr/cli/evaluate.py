@@ -1,7 +1,5 @@
 """`asr evaluate`: a model and a manifest in, error rates out."""
 
-# ruff: noqa: B008 - one parameter an option is how Typer reads a command
-
 import json
 import sys
 from dataclasses import asdict

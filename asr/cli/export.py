@@ -1,7 +1,5 @@
 """`asr export`: a model in, a folder of ONNX graphs out."""
 
-# ruff: noqa: B008 - one parameter an option is how Typer reads a command
-
 from pathlib import Path
 
 import typer

@@ -1,7 +1,5 @@
 """`asr info`: a model in, what it is out."""
 
-# ruff: noqa: B008 - one parameter an option is how Typer reads a command
-
 from dataclasses import asdict
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`asr lm`: texts in, a word n-gram model out; a language model and sentences in, its perplexity out."""
 
-# ruff: noqa: B008 - one parameter an option is how Typer reads a command
-
 import json
 from dataclasses import asdict
 from pathlib import Path

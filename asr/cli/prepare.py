@@ -1,7 +1,5 @@
 """`asr prepare`: a corpus in, its manifests out, and the check of manifests."""
 
-# ruff: noqa: B008, PLR0913 - one parameter an option is how Typer reads a command
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`asr train`: a recipe in, a trained model out."""
 
-# ruff: noqa: B008 - one parameter an option is how Typer reads a command
-
 from pathlib import Path
 
 import typer

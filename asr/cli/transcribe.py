@@ -1,7 +1,5 @@
 """`asr transcribe`: recordings in, texts on stdout or files in every format out."""
 
-# ruff: noqa: PLR0913 - one parameter an option is how Typer reads a command
-
 import os
 import tempfile
 import time
