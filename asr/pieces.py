@@ -60,13 +60,10 @@ def cut(
     `max_pause`; one that would get longer than `max_seconds` ends at its longest pause, or where there is none,
     where the probability of speech is least. The pieces do not depend on the lengths of the blocks.
     """
-    options = VadOptions() if options is None else options
-    window = _Window(sample_rate)
+    cutter = Cutter(sample_rate, VadOptions() if options is None else options)
     for block in blocks:
-        window.add(block)
-        yield from window.pieces(options, final=False)
-    window.finish()
-    yield from window.pieces(options, final=True)
+        yield from cutter.feed(block)
+    yield from cutter.finish()
 
 
 def batches(pieces: Sequence[Piece], seconds: float) -> Iterator[list[int]]:
@@ -81,53 +78,68 @@ def batches(pieces: Sequence[Piece], seconds: float) -> Iterator[list[int]]:
         yield batch
 
 
-class _Window:
-    """The part of a recording that is not dealt with yet: its samples and its frames' probabilities."""
+class Cutter:
+    """Cuts a recording as it comes; holds what is not dealt with yet, its samples and its frames' probabilities."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, options: VadOptions) -> None:
         self.sample_rate = sample_rate
-        self.resampler = None if sample_rate == RATE else _resampler(sample_rate)
-        self.state: DetectorState = detector().start()
-        self.frame = 0  # of the recording, at which the window begins
-        self.first = 0  # the sample at which it begins
-        self.waveform: Waveform = np.zeros(0, np.float32)
-        self.probabilities: Probabilities = np.zeros(0, np.float32)
+        self.options = options
+        self._resampler = None if sample_rate == RATE else _resampler(sample_rate)
+        self._state: DetectorState = detector().start()
+        self._frame = 0  # of the recording, at which the window begins
+        self._first = 0  # the sample at which it begins
+        self._waveform: Waveform = np.zeros(0, np.float32)
+        self._probabilities: Probabilities = np.zeros(0, np.float32)
 
-    def add(self, block: Waveform, *, last: bool = False) -> None:
-        self.waveform = np.concatenate([self.waveform, block])
-        if self.resampler is not None:
-            block = self.resampler.resample_chunk(block, last=last)
-        heard, self.state = detector().listen(torch.from_numpy(block), self.state)
-        self.probabilities = np.concatenate([self.probabilities, heard])
+    def feed(self, block: Waveform) -> Iterator[Piece]:
+        """Take the next block (S,); yield the pieces whose ends are now known."""
+        self._add(block)
+        yield from self._pieces(final=False)
+        self._drop(_silent(self._probabilities, self.options))
 
-    def finish(self) -> None:
-        """Make a whole frame of the rest."""
-        if self.resampler is not None:
-            self.add(np.zeros(0, np.float32), last=True)
-        rest = np.zeros(FRAME, np.float32)
-        heard, self.state = detector().listen(torch.from_numpy(rest), self.state)
-        self.probabilities = np.concatenate([self.probabilities, heard])
+    def finish(self) -> Iterator[Piece]:
+        """Yield the pieces of what is left at the recording's end."""
+        if self._resampler is not None:
+            self._add(np.zeros(0, np.float32), last=True)
+        rest = torch.zeros(FRAME)  # to make a whole frame of the last one
+        heard, self._state = detector().listen(rest, self._state)
+        self._probabilities = np.concatenate([self._probabilities, heard])
+        yield from self._pieces(final=True)
 
-    def pieces(self, options: VadOptions, *, final: bool) -> Iterator[Piece]:
-        while found := _next_cut(self.probabilities, options, final=final):
+    def unfinished(self) -> Piece | None:
+        """Return the piece that has begun, as far as it has come; None in silence."""
+        runs = speech_runs(self._probabilities, self.options)
+        if not runs:
+            return None
+        start = max(0, runs[0][0] - _frames(self.options.padding))
+        end = min(start + _frames(self.options.max_seconds), len(self._probabilities))
+        return self._piece(_Cut(start, end, (runs[0][0], min(runs[-1][1], end))))
+
+    def _add(self, block: Waveform, *, last: bool = False) -> None:
+        self._waveform = np.concatenate([self._waveform, block])
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(block, last=last)
+        heard, self._state = detector().listen(torch.from_numpy(block), self._state)
+        self._probabilities = np.concatenate([self._probabilities, heard])
+
+    def _pieces(self, *, final: bool) -> Iterator[Piece]:
+        while found := _next_cut(self._probabilities, self.options, final=final):
             yield self._piece(found)
             self._drop(found.end)
-        if not final:
-            self._drop(_silent(self.probabilities, options))
 
     def _piece(self, found: _Cut) -> Piece:
-        start, end = (self._sample(self.frame + frame) for frame in (found.start, found.end))
-        waveform = self.waveform[start - self.first : end - self.first].copy()
+        start, end = (self._sample(self._frame + frame) for frame in (found.start, found.end))
+        waveform = self._waveform[start - self._first : end - self._first].copy()
         limit = (start + len(waveform)) / self.sample_rate
-        speech = [min((self.frame + frame) * FRAME_SECONDS, limit) for frame in found.speech]
+        speech = [min((self._frame + frame) * FRAME_SECONDS, limit) for frame in found.speech]
         return Piece(waveform, start / self.sample_rate, limit, (speech[0], speech[1]))
 
     def _drop(self, frames: int) -> None:
-        self.frame += frames
-        self.probabilities = self.probabilities[frames:]
-        sample = self._sample(self.frame)
-        self.waveform = self.waveform[sample - self.first :]
-        self.first = sample
+        self._frame += frames
+        self._probabilities = self._probabilities[frames:]
+        sample = self._sample(self._frame)
+        self._waveform = self._waveform[sample - self._first :]
+        self._first = sample
 
     def _sample(self, frame: int) -> int:
         return frame * FRAME * self.sample_rate // RATE
@@ -156,7 +168,7 @@ def _next_cut(probabilities: Probabilities, options: VadOptions, *, final: bool)
     if not final and known - start < longest + left_over + settling:
         return None
     high = min(start + longest, (known if end is None else end[0]) - left_over)
-    at = _best_cut(probabilities, pauses, start + longest // 4, high)
+    at = _best_cut(probabilities, pauses, runs[0][0] + longest // 4, high)
     spoken = [run for run in runs if run[0] < at]
     return _Cut(start, at, (spoken[0][0], min(spoken[-1][1], at)))
 

@@ -4,11 +4,13 @@ Load once, transcribe often, from any number of threads. `Recognizer.recognise` 
 hypotheses; evaluation, training's validation and the command line all take it.
 """
 
+import ctypes
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from asr.errors import AsrError, ConfigError
 from asr.features import LogMel
 from asr.pieces import Piece, batches
 from asr.recording import AudioInput, Reader
+from asr.search_file import default_search
 from asr.transcript import Segment, Transcript
 from asr.vad import VadOptions
 
@@ -44,8 +47,9 @@ def load(
 ) -> "Recognizer":
     """Load a recognizer from a checkpoint file, or the model that comes with the package if `model` is None.
 
-    `search` says how to decode: "greedy", a `Search`, or None for the model's default, greedy where it has none;
-    `beam_size` changes its width. `threads` sets torch's number of CPU threads for the whole process. Raises
+    `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
+    with its calibration of confidence (english.toml beside english.pt); without one it is greedy. `beam_size` changes
+    its width. `threads` sets torch's number of CPU threads for the whole process. Raises
     CheckpointError if the model cannot be read and ConfigError if an option is out of range or does not fit the model.
 
     >>> recognizer = load()
@@ -56,15 +60,18 @@ def load(
         if threads < 1:
             raise ConfigError(f"threads is {threads}; it must be 1 or more")
         torch.set_num_threads(threads)
-    if search is None or search == "greedy":
-        search = Search()
-    if beam_size is not None:
-        search = replace(search, options=replace(search.options, beam_size=beam_size))
     place = checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
     trained = checkpoint.load(path, device=place)
+    calibration = None
+    if search is None:
+        search, calibration = default_search(path)
+    elif search == "greedy":
+        search = Search()
+    if beam_size is not None:
+        search = replace(search, options=replace(search.options, beam_size=beam_size))
     name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
-    return Recognizer(trained, search=search, device=place, name=name)
+    return Recognizer(trained, search=search, calibration=calibration, device=place, name=name)
 
 
 def transcribe(
@@ -205,7 +212,7 @@ class Recognizer:
 
         >>> for segment in load().stream("data/samples/horse.opus"):
         ...     print(f"{segment.start:.1f} to {segment.end:.1f} s")
-        0.5 to 3.7 s
+        0.2 to 3.4 s
         """
         pool: list[Piece] = []
         try:
@@ -264,24 +271,26 @@ class Recognizer:
     ) -> Iterator[tuple[int, Transcript]]:
         """Decode the pieces of a pool; yield the recordings that are done with it."""
         pool = [(job, piece) for job, piece in pool if not job.failed]
-        for number, found in self._decoded([piece for _, piece in pool], batch_seconds):
+        for number, found in self.decode_pieces([piece for _, piece in pool], batch_seconds):
             job = pool[number][0]
             job.add(found, attention=attention)
             if job.read and not job.waiting:
                 yield job.index, self._transcript(job)
+        _give_memory_back()
 
     def _in_order(
         self, pieces: Sequence[Piece], batch_seconds: float, attention: bool
     ) -> Iterator[Segment]:
-        found = dict(self._decoded(pieces, batch_seconds))
+        found = dict(self.decode_pieces(pieces, batch_seconds))
+        _give_memory_back()
         for number in range(len(pieces)):
             if found[number].says_something:
                 yield kept(found[number].segment, attention=attention)
 
-    def _decoded(
+    def decode_pieces(
         self, pieces: Sequence[Piece], batch_seconds: float
     ) -> Iterator[tuple[int, Decoded]]:
-        """Yield (number, result) of all pieces, batch by batch."""
+        """Yield (number in `pieces`, what was said there) batch by batch, pieces of like length together."""
         for batch in batches(pieces, batch_seconds):
             heard = self._hear([torch.from_numpy(pieces[i].waveform) for i in batch])
             for number, one in zip(batch, heard, strict=True):
@@ -298,6 +307,19 @@ class Recognizer:
 
     def _transcript(self, job: Assembly) -> Transcript:
         return job.transcript(model=self.name, settings=asdict(self.options))
+
+
+@cache
+def _trim() -> Callable[[int], int]:
+    try:
+        return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):  # only glibc has it
+        return lambda _: 0
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the system: glibc keeps what batches of ever new sizes leave, and would grow for hours."""
+    _trim()(0)
 
 
 def _loudness(waveform: Tensor, sample_rate: int) -> float:

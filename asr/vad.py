@@ -47,9 +47,10 @@ class VadOptions:
             raise ConfigError(
                 f"vad.release is {self.release}; it must be at most threshold ({self.threshold})"
             )
-        if self.padding > self.max_pause:
+        if self.padding > min(self.max_pause, self.max_seconds / 5):
             raise ConfigError(
-                f"vad.padding is {self.padding}; it must be at most max_pause ({self.max_pause})"
+                f"vad.padding is {self.padding}; it must be at most max_pause ({self.max_pause}) "
+                f"and a fifth of max_seconds ({self.max_seconds})"
             )
 
 

@@ -33,7 +33,7 @@ LAYERS = (
     ("lm_checkpoint",),
     ("export", "assembly", "search_file"),
     ("recognizer",),
-    ("evaluate", "report", "bulk"),
+    ("evaluate", "report", "bulk", "listen"),
     ("training",),
     ("language",),
     ("config",),
@@ -202,7 +202,10 @@ def test_all_public_names_are_there_and_documented() -> None:
         )
     )
     names, undocumented, listed = found
-    assert names == ["Recognizer", "Segment", "Transcript", "Word", "load", "transcribe"]
+    assert names == [
+        *("AsrError", "DecodingOptions", "Failure", "HotWords", "Recognizer", "Search"),
+        *("Segment", "Transcript", "VadOptions", "Word", "load", "transcribe"),
+    ]
     assert undocumented == []
     assert set(names) <= set(listed)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from recognizers import tiny_trained
+from recognizers import tiny_trained, unmended
 
 import asr
 from asr import checkpoint
@@ -23,6 +23,11 @@ from asr.transcript import Segment, Transcript
 
 Make = Callable[..., Path]
 MakeWaveform = Callable[..., np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def _no_mending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.assembly.describe", unmended)
 
 
 @pytest.fixture(scope="module")
@@ -203,19 +208,20 @@ def test_confidence_is_the_mean_over_the_words(recognizer: Recognizer, talk: np.
 def test_the_attention_has_a_row_a_character_and_covers_the_recording(
     recognizer: Recognizer, make_waveform: MakeWaveform
 ) -> None:
-    attention = recognizer.transcribe(make_waveform(1.0)).attention
+    attention = recognizer.transcribe(make_waveform(2.0, 120.0)).attention
     assert attention is not None
     rows, steps = attention.weights.shape
     assert len(attention.tokens) == rows > 0
     torch.testing.assert_close(attention.weights.sum(1), torch.ones(rows))
-    assert steps * attention.frame_seconds == pytest.approx(1.0, abs=2 * attention.frame_seconds)
+    assert steps * attention.frame_seconds == pytest.approx(2.0, abs=2 * attention.frame_seconds)
 
 
 def test_a_text_that_was_cut_at_the_limit_says_so(make_waveform: MakeWaveform) -> None:
     waveform = make_waveform(0.5)
     endless = Recognizer(tiny_trained(eos_bias=-50.0)).transcribe(waveform)
     brief = Recognizer(tiny_trained(eos_bias=50.0)).transcribe(waveform)
-    assert (endless.complete, len(endless.text) > 0) == (False, True)
+    assert not endless.complete
+    assert "cut" in [failure.kind for failure in endless.failures]
     assert (brief.complete, brief.text) == (True, "")
 
 
@@ -298,14 +304,17 @@ def test_a_long_recording_is_its_pieces_with_times_of_the_whole(
     whole = recognizer.transcribe(talk)
     assert whole.duration == len(talk) / 16_000
     assert len(whole.segments) == 5
-    assert whole.text == " ".join(segment.text for segment in whole.segments)
+    assert whole.text == " ".join(segment.text for segment in whole.segments if segment.text)
     pieces = list(cut([talk], sample_rate=16_000))
     for segment, piece in zip(whole.segments, pieces, strict=True):
         alone = recognizer.transcribe(piece.waveform, whole=True)
         assert segment.text == alone.text
         for word, one in zip(segment.words, alone.words, strict=True):
             assert word.start == pytest.approx(piece.start + one.start)
-    assert [s.start for s in whole.segments] == pytest.approx([2.4, 5.8, 10.4, 13.5, 19.0], abs=0.3)
+        assert segment.start == min(piece.speech[0], segment.words[0].start)
+        assert segment.end == max(piece.speech[1], segment.words[-1].end)
+    starts = [piece.speech[0] for piece in pieces]
+    assert starts == pytest.approx([2.4, 5.8, 10.4, 13.5, 19.0], abs=0.3)
     times = [time for word in whole.words for time in (word.start, word.end)]
     assert times == sorted(times)
     assert times[-1] <= whole.duration
@@ -357,8 +366,9 @@ def test_a_whole_recording_is_decoded_as_it_is(
     noise = np.random.default_rng(1).normal(size=48_000).astype(np.float32) / 10
     assert recognizer.transcribe(noise).text == ""
     transcript = recognizer.transcribe(noise, whole=True)
-    best = recognizer.recognise([torch.from_numpy(noise)])[0][0]
-    assert transcript.text == " ".join(recognizer.tokenizer.decode(best.tokens).split()) != ""
+    assert transcript.text != ""
+    assert transcript.attention is not None
+    assert transcript.attention.weights.shape[1] == -(-recognizer.features.frames(48_000) // 8)
     assert [(s.start, s.end) for s in transcript.segments] == [(0.0, 3.0)]
     long = np.tile(talk, 3)
     assert recognizer.transcribe(long, whole=True) == recognizer.transcribe(long)

@@ -5,7 +5,7 @@ Exit status: 0 all done; 1 some of the files could not be used, the rest is done
 the whole job needs; 130 interrupted.
 """
 
-from asr.cli import average, evaluate, export, info, lm, prepare, train, transcribe
+from asr.cli import average, evaluate, export, info, listen, lm, prepare, train, transcribe
 from asr.cli.base import app, main
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "evaluate",
     "export",
     "info",
+    "listen",
     "lm",
     "main",
     "prepare",
