@@ -194,7 +194,12 @@ class ToyLm:
 
 
 class ToyWords:
-    """A word model of random but fixed numbers whose state is the word before; it knows no word."""
+    """A word model of random but fixed numbers whose state is the word before; a is likely, aba is known."""
+
+    unknown = -2.0
+
+    def unigrams(self) -> dict[str, float]:
+        return {"a": -0.5, "aba": -2.5, "b": -3.0}
 
     def start(self) -> str:
         return "<s>"

@@ -17,7 +17,7 @@ from torch.nn.functional import ctc_loss
 from asr.decoding import DecodingOptions, Hypothesis, Search, decode, greedy
 from asr.decoding.ctc_prefix import start as ctc_start
 from asr.decoding.hotwords import HotWords
-from asr.decoding.words import WordScorer
+from asr.decoding.words import LookAhead, WordScorer
 from asr.errors import ConfigError
 from asr.model import Memory
 from asr.tokenizer import Tokenizer
@@ -425,7 +425,10 @@ def test_words_are_asked_for_once() -> None:
             return ToyWords.score(self, state, "</s>")[0]
 
     model = JointToy(TOKENIZER)
-    state = WordScorer(Counting(), TOKENIZER, 4).start(model.memory([8, 8]), 3)
+    words = Counting()
+    state = WordScorer(words, LookAhead(words, TOKENIZER), TOKENIZER, 4).start(
+        model.memory([8, 8]), 3
+    )
     for _ in range(3):
         state = state.advance(torch.arange(6), torch.tensor([5] * 6))
     assert asked == [("<s>", "a"), ("<s>", "aa"), ("<s>", "aaa")]
@@ -450,3 +453,32 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         DecodingOptions(ctc_weight=1.5)
     with pytest.raises(ConfigError, match="lm_weight"):
         DecodingOptions(lm_weight=-0.1)
+
+
+@pytest.mark.parametrize("text", ["a", "aba", "abb", "b a", "aba b abb"])
+def test_what_is_charged_ahead_sums_to_the_n_gram_score(text: str) -> None:
+    words = ToyWords()
+    state = WordScorer(words, LookAhead(words, TOKENIZER), TOKENIZER, 4).start(
+        JointToy(TOKENIZER).memory([8]), 1
+    )
+    total = 0.0
+    for token in TOKENIZER.encode(text):
+        total += float(state.scores[0, token])
+        state = state.advance(torch.tensor([0]), torch.tensor([token]))
+    total += float(state.scores[0, TOKENIZER.eos])
+    expected, context = 0.0, words.start()
+    for word in text.split():
+        log_prob, context = words.score(context, word)
+        expected += log_prob
+    assert total == pytest.approx(expected + words.end(context), abs=1e-5)
+
+
+def test_a_beginning_that_likely_words_share_is_charged_less() -> None:
+    look_ahead = LookAhead(ToyWords(), TOKENIZER)
+    a, b, none = (look_ahead(spelled)[0] for spelled in ("a", "b", "bb"))
+    assert 0 > a > b > none
+    assert none == pytest.approx(-look_ahead.most)
+    p = {word: math.exp(value) for word, value in ToyWords().unigrams().items()}
+    unknown = math.exp(ToyWords.unknown)
+    assert a == pytest.approx(math.log((p["a"] + p["aba"] + unknown) / (sum(p.values()) + unknown)))
+    assert look_ahead("a")[1][TOKENIZER.encode("b")[0]] == pytest.approx(look_ahead("ab")[0] - a)

@@ -49,7 +49,8 @@ def beam(
     weights = {name: weight for name, (weight, _) in scorers.items()}
     lengths = memory.lengths.tolist()
     limits = [options.token_limit(n * model.frame_seconds) for n in lengths]
-    finished, history = Finished(limits, lengths, options, search.gain), History()
+    finished = Finished(limits, lengths, options, search.gain, search.charged(tokenizer))
+    history = History()
     others = tuple(scorer for name, (_, scorer) in scorers.items() if name != "attention")
     if not any(lengths):
         return [[empty_hypothesis()] for _ in lengths]

@@ -26,9 +26,18 @@ class Finished:
     """Ends of each utterance of a batch; the last of an utterance's rows is greedy search's path."""
 
     def __init__(
-        self, limits: list[int], lengths: list[int], options: DecodingOptions, gain: float
+        self,
+        limits: list[int],
+        lengths: list[int],
+        options: DecodingOptions,
+        gain: float,
+        charged: float = 0.0,
     ) -> None:
-        """Expect up to `limits` tokens; `gain` is the most that a token can add to the score, length bonus aside."""
+        """Expect up to `limits` tokens.
+
+        `gain` is the most that a token can add to the score, length bonus aside, and `charged` the most that a
+        hypothesis gets back of what it was charged in advance.
+        """
         self.options = options
         self.limits = torch.tensor(limits)
         self.ends: list[list[tuple[float, End]]] = [[] for _ in limits]
@@ -37,7 +46,7 @@ class Finished:
         self.best = torch.full((len(limits), options.nbest), NEVER)
         self.floor = torch.full((len(limits),), NEVER)  # best score so far, greedy's included
         # The most that a hypothesis could still gain, and the least that its score would be divided by.
-        self.gain = (options.length_bonus + gain) * self.limits
+        self.gain = (options.length_bonus + gain) * self.limits + charged
         self.gain = self.gain + options.coverage_bonus * torch.tensor(lengths)
         self.normal = ((5 + self.limits) / 6) ** options.length_penalty
 

@@ -7,7 +7,7 @@ from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
 from asr.decoding.scorers import AttentionScorer, CharacterModel, LmScorer, Scorer, WordCountScorer
-from asr.decoding.words import WordModel, WordScorer
+from asr.decoding.words import LookAhead, WordModel, WordScorer
 from asr.errors import ConfigError
 from asr.model import Seq2Seq
 from asr.tokenizer import Tokenizer
@@ -33,6 +33,10 @@ class Search:
     lm: CharacterLm | None = None
     ngram: WordModel | None = None
     hotwords: HotWords | None = None
+    # by alphabet; sorting a vocabulary takes a moment
+    _look_aheads: dict[str, LookAhead] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def gain(self) -> float:
@@ -41,6 +45,17 @@ class Search:
         if self.hotwords is not None:
             found += self.options.hotword_boost * float(self.hotwords.gains.max())
         return found
+
+    def charged(self, tokenizer: Tokenizer) -> float:
+        """The most that a hypothesis can have been charged in advance and may get back, in nats."""
+        if self.ngram is None or not self.options.ngram_weight:
+            return 0.0
+        return self.options.ngram_weight * self._look_ahead(self.ngram, tokenizer).most
+
+    def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:
+        if tokenizer.alphabet not in self._look_aheads:
+            self._look_aheads[tokenizer.alphabet] = LookAhead(ngram, tokenizer)
+        return self._look_aheads[tokenizer.alphabet]
 
     def scorers(self, model: Seq2Seq, tokenizer: Tokenizer) -> dict[str, tuple[float, Scorer]]:
         """The scorers by name with their weights, attention first.
@@ -61,7 +76,9 @@ class Search:
             _same_alphabet("language model", self.lm.tokenizer.alphabet, alphabet)
             found["lm"] = (options.lm_weight, LmScorer(self.lm.model))
         if self.ngram is not None and options.ngram_weight:
-            words = WordScorer(self.ngram, tokenizer, _space(tokenizer, "ngram"))
+            space = _space(tokenizer, "ngram")
+            look_ahead = self._look_ahead(self.ngram, tokenizer)
+            words = WordScorer(self.ngram, look_ahead, tokenizer, space)
             found["ngram"] = (options.ngram_weight, words)
         if options.word_bonus:
             count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)

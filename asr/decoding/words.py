@@ -1,11 +1,14 @@
-"""Word n-gram fusion: whole words are scored by an n-gram model at the token that ends them, a space or eos.
+"""Word n-gram fusion: what an n-gram model says of whole words, spread over the characters that spell them.
 
 Any word can be spelled: one that the n-gram does not know costs what its <unk> costs.
 """
 
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +17,8 @@ from asr.tokenizer import Tokenizer
 
 Context = Any
 """A word model's state: whatever can be the key of a dict."""
+
+MAX_PREFIXES = 50_000  # remembered beginnings of words; some 20 MB
 
 
 class WordModel(Protocol):
@@ -28,25 +33,76 @@ class WordModel(Protocol):
     def end(self, state: Any) -> float:
         """The log-probability that there is no more word."""
 
+    def unigrams(self) -> Mapping[str, float]:
+        """The log-probability of every known word without context."""
+
+    @property
+    def unknown(self) -> float:
+        """The log-probability of an unknown word without context."""
+
+
+class LookAhead:
+    """What the beginning of a word says about it, before it is whole (Ortmanns & Ney 2000, section 3).
+
+    m(u), the probability that a word begins with u, is the sum of the unigrams that do and of <unk>. A row that
+    spells u has been charged log m(u), which its whole word takes back: hypotheses in the middle of a word can be
+    compared with those that have ended theirs, and the sum over a word is its n-gram score all the same.
+    """
+
+    def __init__(self, ngram: WordModel, tokenizer: Tokenizer) -> None:
+        """Sort the vocabulary, so that the words with a common beginning are neighbours."""
+        words = sorted(ngram.unigrams().items())
+        self._words = [word for word, _ in words]
+        self._sums = np.concatenate([[0.0], np.exp([p for _, p in words]).cumsum()])
+        self._unknown = float(np.exp(ngram.unknown))
+        self._characters = [
+            (id_, tokenizer.decode([id_])) for id_ in tokenizer.encode(tokenizer.alphabet)
+        ]
+        self._size = tokenizer.size
+        self._known: dict[str, tuple[float, Any]] = {}
+
+    @property
+    def most(self) -> float:
+        """The most that a row can have been charged in advance, in nats."""
+        return -self._mass("\uffff")
+
+    def __call__(self, spelled: str) -> tuple[float, Any]:
+        """Return log m(u) and what each token (V,) changes it by; 0 for tokens that are no characters."""
+        if spelled not in self._known:
+            if len(self._known) >= MAX_PREFIXES:
+                self._known.clear()
+            charged = self._mass(spelled)
+            changes = np.zeros(self._size, np.float32)
+            for token, character in self._characters:
+                changes[token] = self._mass(spelled + character) - charged
+            self._known[spelled] = charged, changes
+        return self._known[spelled]
+
+    def _mass(self, spelled: str) -> float:
+        first = bisect_left(self._words, spelled)
+        last = bisect_left(self._words, spelled + "\U0010ffff")
+        known = self._sums[last] - self._sums[first]
+        return float(np.log((known + self._unknown) / (self._sums[-1] + self._unknown)))
+
 
 Row = tuple[Context, str]
 """A hypothesis as words see it: the n-gram's state after its whole words, and the word that is being spelled."""
 
 
 @dataclass(frozen=True)
-class Word:
-    """What it costs to end a word here, in nats: with a space, with eos; and the n-gram's state after it."""
+class Next:
+    """What each next token (V,) costs a row, in nats, and the n-gram's state after the word if it ends here."""
 
-    space: float
-    eos: float
+    scores: Any  # float32
     after: Context
 
 
 @dataclass(frozen=True)
 class WordScorer:
-    """Fuses an n-gram model at the ends of words."""
+    """Fuses an n-gram model, looking ahead within words."""
 
     ngram: WordModel
+    look_ahead: LookAhead
     tokenizer: Tokenizer
     space: int  # the id of the character between words
 
@@ -55,13 +111,15 @@ class WordScorer:
         first: list[Row] = [(self.ngram.start(), "")] * (len(memory.lengths) * rows)
         return WordState(self, memory.mask.device, first, {})
 
-    def word(self, row: Row) -> Word:
-        """What it costs to end the word that `row` is in; nothing between words."""
+    def next(self, row: Row) -> Next:
+        """What the tokens cost that may follow in `row`; a space between words costs nothing."""
         context, spelled = row
-        if not spelled:
-            return Word(0.0, self.ngram.end(context), context)
-        log_prob, after = self.ngram.score(context, spelled)
-        return Word(log_prob, log_prob + self.ngram.end(after), after)
+        charged, changes = self.look_ahead(spelled)
+        log_prob, after = self.ngram.score(context, spelled) if spelled else (0.0, context)
+        scores = changes.copy()
+        scores[self.space] = log_prob - charged
+        scores[Tokenizer.eos] = log_prob - charged + self.ngram.end(after)
+        return Next(scores, after)
 
 
 @dataclass(frozen=True)
@@ -71,24 +129,22 @@ class WordState:
     scorer: WordScorer
     device: torch.device
     rows: list[Row]
-    known: dict[Row, Word] = field(repr=False)
-    words: list[Word] = field(init=False)
+    known: dict[Row, Next] = field(repr=False)
+    following: list[Next] = field(init=False)
 
     def __post_init__(self) -> None:
-        known, words = self.known, []
+        known, following = self.known, []
         for row in self.rows:
             if row not in known:
-                known[row] = self.scorer.word(row)
-            words.append(known[row])
-        object.__setattr__(self, "words", words)
+                known[row] = self.scorer.next(row)
+            following.append(known[row])
+        object.__setattr__(self, "following", following)
 
     @property
     def scores(self) -> Tensor:
-        """Log-probability (N, V) of the word at the tokens that end it, 0 elsewhere."""
-        scores = torch.zeros(len(self.rows), self.scorer.tokenizer.size)
-        ends = torch.tensor([(word.space, word.eos) for word in self.words])
-        scores[:, [self.scorer.space, Tokenizer.eos]] = ends
-        return scores.to(self.device)
+        """Log-probabilities (N, V), summing over the tokens of a word to what the n-gram says of it."""
+        rows = np.stack([row.scores for row in self.following])
+        return torch.from_numpy(rows).to(self.device)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> "WordState":
         """See ScorerState."""
@@ -98,6 +154,6 @@ class WordState:
             context, spelled = self.rows[parent]
             ended = token == space
             rows.append(
-                (self.words[parent].after, "") if ended else (context, spelled + spell([token]))
+                (self.following[parent].after, "") if ended else (context, spelled + spell([token]))
             )
         return WordState(self.scorer, self.device, rows, self.known)

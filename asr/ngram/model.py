@@ -54,6 +54,15 @@ class NgramModel:
         """The log-probability, in nats, that the sentence ends here."""
         return self._score(state, self._ids[END])[0]
 
+    @property
+    def unknown(self) -> float:
+        """The log-probability of <unk> without context, in nats."""
+        return float(self._log_probs[0][0])
+
+    def unigrams(self) -> dict[str, float]:
+        """The log-probability of every word of the vocabulary without context, in nats."""
+        return {w: self._log_probs[0][i] for w, i in self._ids.items() if w not in TAGS}
+
     def __contains__(self, word: object) -> bool:
         """Whether a word is in the vocabulary."""
         return word in self._ids and word not in TAGS
