@@ -142,19 +142,7 @@ def attention_plot(
     _draw_features(figure, above, waveform, options)
     _draw_words(between, words, places)
     _draw_attention(figure, below, attention)
-    for failure in failures:
-        label = f" {failure.kind}" + (", mended" if failure.mended else "")
-        below.axvspan(failure.start, failure.end, color="tab:red", alpha=0.15, linewidth=0)
-        below.text(
-            failure.start,
-            0.99,
-            label,
-            color="tab:red",
-            fontsize=7,
-            va="top",
-            transform=below.get_xaxis_transform(),
-            clip_on=True,
-        )
+    _draw_failures(below, failures)
     for axes in (above, below):
         for word in words:
             axes.axvline(word.start, color="tab:cyan", linewidth=0.4, alpha=0.7)
@@ -165,6 +153,22 @@ def attention_plot(
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _draw_failures(axes: "Axes", failures: Sequence[Failure]) -> None:
+    for failure in failures:
+        label = f" {failure.kind}" + (", mended" if failure.mended else "")
+        axes.axvspan(failure.start, failure.end, color="tab:red", alpha=0.15, linewidth=0)
+        axes.text(
+            failure.start,
+            0.99,
+            label,
+            color="tab:red",
+            fontsize=7,
+            va="top",
+            transform=axes.get_xaxis_transform(),
+            clip_on=True,
+        )
 
 
 def _draw_features(
