@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from asr.cli.base import BEAM, DEVICE, SOME_FAILED, THREADS, app
+from asr.cli.loading import ENGINE, GREEDY, HOTWORDS, INT8, Loading, open_recognizer
 from asr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,23 +28,28 @@ def evaluate(
     model: Path = typer.Argument(..., help="Model file."),
     manifest: Path = typer.Argument(..., help="Manifest, JSON lines."),
     beam_size: int | None = BEAM,
+    greedy: bool = GREEDY,
+    hotwords: Path | None = HOTWORDS,
+    engine: str | None = ENGINE,
+    int8: bool = INT8,
     limit: int = typer.Option(0, min=0, help="Only so many, evenly spread; 0 is all."),
     output: Path | None = typer.Option(None, help="Write a line per utterance: .tsv or .jsonl."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
     threads: int | None = THREADS,
     device: str = DEVICE,
 ) -> None:
-    """Measure word and character error rates of a model on a manifest."""
+    """Measure word and character error rates of a model, with its default search, on a manifest."""
     from asr import manifest as manifests
     from asr.evaluate import evaluate as measure
     from asr.evaluate import summary, write_rows
-    from asr.recognizer import load
     from asr.training.validation import spread
 
     if output is not None and output.suffix not in (".tsv", ".jsonl"):
         raise ConfigError(f"--output {output}: must end in .tsv or .jsonl")
     utterances = spread(manifests.read(manifest), limit)
-    recognizer = load(model, device=device, beam_size=beam_size, threads=threads)
+    recognizer = open_recognizer(
+        Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
+    )
     result = measure(recognizer, utterances, progress=sys.stderr.isatty())
     typer.echo(json.dumps(_figures(result)) if as_json else summary(result))
     if output is not None:
