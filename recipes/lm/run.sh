@@ -16,7 +16,7 @@ held_out=(dev-clean test-clean test-other speechocean762 commonvoice-dev kathlee
 mapfile -t skip < <(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes/lm/chars.toml)
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
-    --max-ngrams 2800000 --output runs/lm/words.ngram
+    --max-ngrams 1600000 --output runs/lm/words.ngram
 asr train recipes/lm/chars.toml --output runs/lm/chars \
     --set "text.train=[$(printf '"%s",' "${train[@]}")]" "$@"
 for model in runs/lm/words.ngram runs/lm/chars/model.pt; do
