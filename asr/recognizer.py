@@ -4,13 +4,11 @@ Load once, transcribe often, from any number of threads. `Recognizer.recognise` 
 hypotheses; evaluation, training's validation and the command line all take it.
 """
 
-import ctypes
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +20,10 @@ from asr.checkpoint import Trained
 from asr.confidence import Calibration
 from asr.decoding import DecodingOptions, Hypothesis, Search, decode
 from asr.decoding.hypothesis import empty_hypothesis
+from asr.devices import checked_device as checked_device
+from asr.devices import give_memory_back, limit_caches
 from asr.errors import AsrError, ConfigError
+from asr.export import open_engine
 from asr.features import LogMel
 from asr.pieces import Piece, batches
 from asr.recording import AudioInput, Reader
@@ -44,13 +45,16 @@ def load(
     beam_size: int | None = None,
     threads: int | None = None,
     search: Search | Literal["greedy"] | None = None,
+    engine: str | None = None,
+    int8: bool = False,
 ) -> "Recognizer":
-    """Load a recognizer from a checkpoint file, or the model that comes with the package if `model` is None.
+    """Load a recognizer from a checkpoint file or an exported folder; None is the model that comes with the package.
 
     `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
     with its calibration of confidence (english.toml beside english.pt); without one it is greedy. `beam_size` changes
-    its width. `threads` sets torch's number of CPU threads for the whole process. Raises
-    CheckpointError if the model cannot be read and ConfigError if an option is out of range or does not fit the model.
+    its width. `engine` (torch or onnx) and `int8` are as in `asr.export.open_engine`. `threads` sets torch's number of
+    CPU threads for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if an option
+    is out of range or does not fit the model.
 
     >>> recognizer = load()
     >>> recognizer.transcribe("data/samples/horse.opus").segments[0].words[0].start < 1.0
@@ -60,18 +64,20 @@ def load(
         if threads < 1:
             raise ConfigError(f"threads is {threads}; it must be 1 or more")
         torch.set_num_threads(threads)
+    limit_caches()
     place = checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
-    trained = checkpoint.load(path, device=place)
-    calibration = None
+    trained = open_engine(path, engine, int8=int8, threads=threads, device=place)
+    default, calibration = default_search(path)
     if search is None:
-        search, calibration = default_search(path)
+        search = default
     elif search == "greedy":
         search = Search()
     if beam_size is not None:
         search = replace(search, options=replace(search.options, beam_size=beam_size))
-    name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
-    return Recognizer(trained, search=search, calibration=calibration, device=place, name=name)
+    return Recognizer(
+        trained, search=search, calibration=calibration, device=place, name=_name(path)
+    )
 
 
 def transcribe(
@@ -276,13 +282,11 @@ class Recognizer:
             job.add(found, attention=attention)
             if job.read and not job.waiting:
                 yield job.index, self._transcript(job)
-        _give_memory_back()
 
     def _in_order(
         self, pieces: Sequence[Piece], batch_seconds: float, attention: bool
     ) -> Iterator[Segment]:
         found = dict(self.decode_pieces(pieces, batch_seconds))
-        _give_memory_back()
         for number in range(len(pieces)):
             if found[number].says_something:
                 yield kept(found[number].segment, attention=attention)
@@ -295,6 +299,7 @@ class Recognizer:
             heard = self._hear([torch.from_numpy(pieces[i].waveform) for i in batch])
             for number, one in zip(batch, heard, strict=True):
                 yield number, self._described(pieces[number], one)
+            give_memory_back()
 
     def _described(self, piece: Piece, heard: Heard) -> Decoded:
         return decoded(
@@ -309,17 +314,11 @@ class Recognizer:
         return job.transcript(model=self.name, settings=asdict(self.options))
 
 
-@cache
-def _trim() -> Callable[[int], int]:
-    try:
-        return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
-    except (AttributeError, OSError, TypeError):  # only glibc has it
-        return lambda _: 0
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the system: glibc keeps what batches of ever new sizes leave, and would grow for hours."""
-    _trim()(0)
+def _name(model: Path) -> str:
+    """Return a name that another model of the same file name does not have."""
+    files = sorted(model.iterdir()) if model.is_dir() else [model]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file()))
+    return f"{model.stem}-{digest.hexdigest()[:8]}"
 
 
 def _loudness(waveform: Tensor, sample_rate: int) -> float:
@@ -327,21 +326,3 @@ def _loudness(waveform: Tensor, sample_rate: int) -> float:
     window = min(len(waveform), sample_rate // 10)
     blocks = waveform[: len(waveform) // window * window].float().reshape(-1, window)
     return float(10 * torch.log10(blocks.square().mean(dim=1).max() + 1e-20))
-
-
-def checked_device(device: str) -> torch.device:
-    """The device of that name. Raises ConfigError where it is unknown or not to be had here."""
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        place = torch.device("meta")
-    if place.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device {device!r} is not known; use cpu, cuda, cuda:0 or mps")
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ConfigError(f"device {device!r}: torch finds {count} CUDA GPU(s) here")
-    if place.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"device {device!r}: torch finds no Apple GPU here; use cpu")
-    return place

@@ -17,7 +17,7 @@ MAX_FUNCTION_LINES = 60
 # A part may import those of its own row and of the rows above it; rows as in the design, top to bottom.
 LAYERS = (
     ("errors", "files", "_torchaudio"),
-    ("options",),
+    ("options", "devices"),
     ("_decoders", "audio", "text", "transcript", "manifest"),
     ("features", "tokenizer", "vad"),
     ("pieces",),

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from asr.recognizer import checked_device
+from asr.devices import checked_device
 
 T = TypeVar("T")
 

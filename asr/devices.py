@@ -1,0 +1,51 @@
+"""The machine that a model runs on: a device's name checked, and memory kept flat."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+import torch
+
+from asr.errors import ConfigError
+
+
+def checked_device(device: str) -> torch.device:
+    """The device of that name. Raises ConfigError where it is unknown or not to be had here."""
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = torch.device("meta")
+    if place.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device {device!r} is not known; use cpu, cuda, cuda:0 or mps")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"device {device!r}: torch finds {count} CUDA GPU(s) here")
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device {device!r}: torch finds no Apple GPU here; use cpu")
+    return place
+
+
+def limit_caches() -> None:
+    """Have oneDNN keep what it prepares for 32 operations, not for 1,024, unless the environment says otherwise.
+
+    Each length of a batch has operations of its own, so that the usual cache grows for hours (by about 150 MB in the
+    first) and is never asked. Works where nothing has been computed yet.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system: glibc would keep what batches of ever new sizes leave."""
+    _trim()(0)
+
+
+@cache
+def _trim() -> Callable[[int], int]:
+    try:
+        return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):  # only glibc has it
+        return lambda _: 0
