@@ -64,7 +64,6 @@ def load(
         if threads < 1:
             raise ConfigError(f"threads is {threads}; it must be 1 or more")
         torch.set_num_threads(threads)
-    limit_caches()
     place = checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
     trained = open_engine(path, engine, int8=int8, threads=threads, device=place)
@@ -110,6 +109,7 @@ class Recognizer:
 
         `name` is what transcripts call the model. Raises ConfigError where the search does not fit the model.
         """
+        limit_caches()
         self.trained = trained
         self.search = Search() if search is None else search
         self.vad = VadOptions() if vad is None else vad
