@@ -18,7 +18,7 @@ from asr import checkpoint
 from asr.assembly import Assembly, Decoded, Heard, decoded, events, kept
 from asr.checkpoint import Trained
 from asr.confidence import Calibration
-from asr.decoding import DecodingOptions, Hypothesis, Search, decode
+from asr.decoding import DecodingOptions, HotWords, Hypothesis, Search, decode
 from asr.decoding.hypothesis import empty_hypothesis
 from asr.devices import checked_device as checked_device
 from asr.devices import give_memory_back, limit_caches
@@ -47,14 +47,15 @@ def load(
     search: Search | Literal["greedy"] | None = None,
     engine: str | None = None,
     int8: bool = False,
+    hotwords: str | Path | None = None,
 ) -> "Recognizer":
     """Load a recognizer from a checkpoint file or an exported folder; None is the model that comes with the package.
 
     `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
     with its calibration of confidence (english.toml beside english.pt); without one it is greedy. `beam_size` changes
-    its width. `engine` (torch or onnx) and `int8` are as in `asr.export.open_engine`. `threads` sets torch's number of
-    CPU threads for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if an option
-    is out of range or does not fit the model.
+    its width. `hotwords` is a text file of words or phrases to expect, one a line. `engine` (torch or onnx) and `int8`
+    are as in `asr.export.open_engine`. `threads` sets torch's number of CPU threads for the whole process. Raises
+    CheckpointError if the model cannot be read and ConfigError if an option is out of range or does not fit the model.
 
     >>> recognizer = load()
     >>> recognizer.transcribe("data/samples/horse.opus").segments[0].words[0].start < 1.0
@@ -74,6 +75,8 @@ def load(
         search = Search()
     if beam_size is not None:
         search = replace(search, options=replace(search.options, beam_size=beam_size))
+    if hotwords is not None:
+        search = replace(search, hotwords=HotWords.load(hotwords, trained.tokenizer))
     return Recognizer(
         trained, search=search, calibration=calibration, device=place, name=_name(path)
     )

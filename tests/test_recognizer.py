@@ -405,3 +405,14 @@ def test_greedy_search_can_be_asked_for(tmp_path: Path) -> None:
     wide = Search(DecodingOptions(beam_size=2, length_bonus=0.5))
     found = load(tmp_path / "model.pt", search=wide, beam_size=3).options
     assert found == DecodingOptions(beam_size=3, length_bonus=0.5)
+
+
+def test_hot_words_are_read_for_python_too(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("Zebulon\n", encoding="utf-8")
+    recognizer = asr.load(hotwords=path)
+    assert recognizer.search.hotwords is not None
+    assert recognizer.search.hotwords.phrases == ("zebulon",)
+    path.write_text("Zoë\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"names\.txt, line 1"):
+        asr.load(hotwords=path)

@@ -1,7 +1,6 @@
 """A recognizer as the options of a command describe it: model, engine, and the search with what is added to it."""
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,8 @@ HOTWORDS = typer.Option(
     help="Text file of words or phrases, one a line, that are more likely than usual.",
 )
 ENGINE = typer.Option(
-    None, help="What runs the network: torch, or onnx (needs 'asr[onnx]'); default: as the model."
+    None,
+    help="What runs the network: torch, or onnx (an extra of the package); default: as the model.",
 )
 INT8 = typer.Option(
     False,
@@ -50,38 +50,15 @@ def open_recognizer(loading: Loading) -> "Recognizer":
         raise ConfigError(
             f"--greedy is beam size 1; --beam-size {loading.beam_size} is something else"
         )
-    if loading.threads is not None and loading.threads < 1:
-        raise ConfigError(f"threads is {loading.threads}; it must be 1 or more")
-    import torch
+    from asr.recognizer import load
 
-    from asr import checkpoint
-    from asr.decoding import HotWords, Search
-    from asr.export import open_engine
-    from asr.recognizer import Recognizer, checked_device
-    from asr.search_file import default_search
-
-    if loading.threads is not None:
-        torch.set_num_threads(loading.threads)
-    device = checked_device(loading.device)
-    path = loading.model or checkpoint.bundled()
-    search, calibration = default_search(path)
-    if loading.greedy:
-        search = Search()
-    if loading.beam_size is not None:
-        search = replace(search, options=replace(search.options, beam_size=loading.beam_size))
-    trained = open_engine(
-        path, loading.engine, int8=loading.int8, threads=loading.threads, device=device
+    return load(
+        loading.model,
+        device=loading.device,
+        beam_size=loading.beam_size,
+        threads=loading.threads,
+        search="greedy" if loading.greedy else None,
+        engine=loading.engine,
+        int8=loading.int8,
+        hotwords=loading.hotwords,
     )
-    if loading.hotwords is not None:
-        search = replace(search, hotwords=HotWords.load(loading.hotwords, trained.tokenizer))
-    return Recognizer(
-        trained, search=search, calibration=calibration, device=device, name=_name(path)
-    )
-
-
-def _name(path: Path) -> str:
-    """What a transcript calls the model: its file's name and the begin of its SHA-256."""
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    return f"{path.stem}-{digest.hexdigest()[:8]}"
