@@ -42,14 +42,6 @@ def _no_pictures() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_heard() -> Iterator[None]:
-    """Where the tests run in the background, SIGINT may be ignored, in their child processes too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
 def manifest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_manifest(tmp_path_factory.mktemp("corpus"))
