@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from asr.batching import epoch_batches
+from asr.devices import checked_device
 from asr.errors import TrainingError
 from asr.language import leaks, sentences
 from asr.language.perplexity import encoded, loss, of_characters, padded
-from asr.language.state import BEST, FINAL, LAST, PLATEAU, load_state, save_state
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
 from asr.model.lm import LanguageModel, LmOptions
 from asr.options import check_range
-from asr.recognizer import checked_device
 from asr.tokenizer import Tokenizer
+from asr.training import state
 from asr.training.interrupt import on_interrupt
 from asr.training.monitor import Monitor
 from asr.training.schedule import (
     Progress,
     TrainingOptions,
     fraction_done,
+    goes_back,
     is_finished,
-    is_longer,
     learning_rate,
     plan_end,
 )
@@ -89,7 +89,7 @@ class _Run:
         return self.trained.model
 
     def save(self, name: str) -> None:
-        save_state(self.output / name, self.model, self.optimizer, self.progress)
+        state.save(self.output / name, self.model, self.optimizer, self.progress)
 
 
 def train(
@@ -121,7 +121,7 @@ def train(
         _finish(run, text, training)
     finally:
         monitor.close()
-    return output / FINAL
+    return output / state.FINAL
 
 
 def _prepare(
@@ -165,17 +165,17 @@ def _restore(
     resume: bool,
 ) -> None:
     """Go on from the saved state, or begin with the random weights."""
-    last, plateau = run.output / LAST, run.output / PLATEAU
+    last, plateau = run.output / state.LAST, run.output / state.PLATEAU
     if resume and last.exists():
-        run.progress = load_state(last, run.model, run.optimizer)
-        longer = is_longer(run.progress, schedule, len(_batches(run, text, training.seed)))
-        if is_finished(run.progress, schedule) and longer and plateau.exists():
-            before = load_state(plateau, run.model, run.optimizer)
+        run.progress = state.load(last, run.model, run.optimizer)
+        steps_per_epoch = len(_batches(run, text, training.seed))
+        if plateau.exists() and goes_back(run.progress, schedule, steps_per_epoch):
+            before = state.load(plateau, run.model, run.optimizer)
             run.progress = replace(before, cooldown_step=-1, end_step=-1)
         hours = run.progress.elapsed / 3600
         run.monitor.say(f"going on from step {run.progress.step}, {hours:.2f} h")
     else:
-        for name in (LAST, PLATEAU, BEST):
+        for name in (state.LAST, state.PLATEAU, state.BEST):
             (run.output / name).unlink(missing_ok=True)
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay
@@ -201,7 +201,7 @@ def _loop(
     batches = _batches(run, text, schedule.seed)
     while True:
         if plan_end(progress, schedule, len(batches)):
-            run.save(PLATEAU)
+            run.save(state.PLATEAU)
         if is_finished(progress, schedule):
             break
         if progress.batch >= len(batches):
@@ -222,7 +222,7 @@ def _loop(
         now = time.monotonic()
         progress.elapsed, clock = progress.elapsed + now - clock, now
         if interrupted() or now - saved >= schedule.save_minutes * 60:
-            run.save(LAST)
+            run.save(state.LAST)
             saved = now
         if interrupted():
             run.monitor.say(f"stopped after step {progress.step}; run it again to go on from there")
@@ -286,7 +286,7 @@ def _validate(run: _Run) -> None:
     best = min((past["character"] for past in run.progress.history), default=math.inf)
     run.progress.history.append({"step": run.progress.step} | row)
     if row["character"] < best:
-        save_lm(run.output / BEST, run.trained)
+        save_lm(run.output / state.BEST, run.trained)
 
 
 def _measure(run: _Run, trained: TrainedLm) -> dict[str, float]:
@@ -298,10 +298,10 @@ def _measure(run: _Run, trained: TrainedLm) -> dict[str, float]:
 
 def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
     """Save the state, and as the final model the better on dev of: the last and the best."""
-    run.save(LAST)
+    run.save(state.LAST)
     candidates = {"last": run.trained}
-    if (run.output / BEST).exists():
-        candidates["best"] = load_lm(run.output / BEST, device=run.device)
+    if (run.output / state.BEST).exists():
+        candidates["best"] = load_lm(run.output / state.BEST, device=run.device)
     rows = {name: _measure(run, trained) if run.dev else {} for name, trained in candidates.items()}
     chosen = min(rows, key=lambda name: rows[name].get("character", 0.0))
     for name, row in rows.items():
@@ -321,8 +321,8 @@ def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
         "validations": run.progress.history,
     }
     model = candidates[chosen].model.eval()
-    save_lm(run.output / FINAL, TrainedLm(model, run.trained.tokenizer, info), half=True)
-    run.monitor.say(f"model: {run.output / FINAL} ({chosen})")
+    save_lm(run.output / state.FINAL, TrainedLm(model, run.trained.tokenizer, info), half=True)
+    run.monitor.say(f"model: {run.output / state.FINAL} ({chosen})")
 
 
 def _in_words(row: dict[str, float]) -> str:

@@ -16,7 +16,7 @@ from asr.model import ModelOptions, Seq2Seq
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
 from asr.training.monitor import Monitor
-from asr.training.schedule import Progress, TrainingOptions, fell_too_early, is_finished, is_longer
+from asr.training.schedule import Progress, TrainingOptions, goes_back
 from asr.training.validation import Validation
 
 MAX_NAMED = 20  # utterances left out that are shown; all of them are in the file
@@ -106,9 +106,7 @@ def restore(
     last, plateau = run.output / state.LAST, run.output / state.PLATEAU
     if resume and last.exists():
         run.progress = state.load(last, run.model, run.optimizer)
-        longer = is_longer(run.progress, training, len(run.batches(training, data)))
-        over = is_finished(run.progress, training) or fell_too_early(run.progress, training)
-        if over and longer and plateau.exists():
+        if plateau.exists() and goes_back(run.progress, training, len(run.batches(training, data))):
             before = state.load(plateau, run.model, run.optimizer)
             run.progress = replace(before, cooldown_step=-1, end_step=-1)
         progress = run.progress

@@ -113,10 +113,15 @@ def is_longer(progress: Progress, options: TrainingOptions, steps_per_epoch: int
     return longer and last > 1.1 * progress.end_step and options.has_end
 
 
-def fell_too_early(progress: Progress, options: TrainingOptions) -> bool:
-    """Whether the learning rate has begun to fall though by the hours now asked for it is not yet time to."""
+def goes_back(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
+    """Whether a training that is resumed should go on from its plateau, since more of it is asked for than before.
+
+    That is so where it is finished, or its learning rate has begun to fall though by the hours it is not yet time to.
+    """
     falls_at = (1 - options.cooldown) * options.hours * 3600
-    return progress.cooldown_step >= 0 > progress.end_step and progress.elapsed < falls_at
+    too_early = progress.cooldown_step >= 0 > progress.end_step and progress.elapsed < falls_at
+    over = is_finished(progress, options) or too_early
+    return over and is_longer(progress, options, steps_per_epoch)
 
 
 def _last_step(options: TrainingOptions, steps_per_epoch: int) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from asr import checkpoint
 from asr.checkpoint import Trained
@@ -21,7 +22,9 @@ BEST = "best.pt"  # the model with the best dev WER so far
 FINAL = "model.pt"
 
 
-def save(path: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
     """Write the whole state, complete or not at all."""
     content = {
         "weights": model.state_dict(),
@@ -32,7 +35,7 @@ def save(path: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer, progress:
         torch.save(content, file)
 
 
-def load(path: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progress:
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Put the state in `path` into model and optimizer. Raises CheckpointError if it is of another network."""
     content = checkpoint.read(path)
     try:
