@@ -20,8 +20,7 @@ from asr.checkpoint import Trained
 from asr.confidence import Calibration
 from asr.decoding import DecodingOptions, HotWords, Hypothesis, Search, decode
 from asr.decoding.hypothesis import empty_hypothesis
-from asr.devices import checked_device as checked_device
-from asr.devices import give_memory_back, limit_caches
+from asr.devices import checked_device, give_memory_back, limit_caches
 from asr.errors import AsrError, ConfigError
 from asr.export import open_engine
 from asr.features import LogMel
