@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import ConfigError
+from asr.features import FeatureOptions
 
 Range = tuple[float, ...]  # lowest and highest
 DECAY = 6.908  # -log(10 ** -3): amplitude falls by 60 dB
@@ -24,6 +25,9 @@ class AugmentOptions:
     time_mask_fraction: float = 0.05  # the longest one as a share of the utterance's frames
     freq_masks: int = 2  # SpecAugment: groups of neighbouring mel bands hidden; 0 for none
     freq_mask_bins: int = 27  # the most bands in one group
+    freq_warp: float = (
+        0.0  # frequencies are raised or lowered by up to this share, an utterance at a time
+    )
     speeds: tuple[float, ...] = (
         1.0,
         0.9,
@@ -37,7 +41,12 @@ class AugmentOptions:
 
     def __post_init__(self) -> None:
         """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
-        for name in ("time_mask_fraction", "noise_probability", "reverb_probability"):
+        for name in (
+            "time_mask_fraction",
+            "freq_warp",
+            "noise_probability",
+            "reverb_probability",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be from 0 to 1")
         for name in ("time_masks", "freq_masks", "freq_mask_bins"):
@@ -83,6 +92,37 @@ def spec_augment(
     times, bands, valid = (mask.to(features.device) for mask in (times, bands, valid))
     hidden = times[:, :, None] | (bands[:, None, :] & valid[:, :, None])
     return features.masked_fill(hidden, 0.0)
+
+
+def warp_frequencies(
+    features: Tensor,
+    width: float,
+    options: FeatureOptions,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Features (B, T, M) as of speakers with a longer or shorter vocal tract: what was at f Hz is at f / a.
+
+    Each utterance has its own factor a, drawn evenly from 1 - `width` to 1 + `width`; bands are interpolated between
+    their neighbours, and past the highest band it is repeated. `options` say where on the mel scale the bands are.
+    Source: vocal tract length perturbation (Jaitly & Hinton 2013), on the bands and without its bend near the top.
+    """
+    if width == 0:
+        return features
+    mels = features.shape[2]
+    low, high = _mel(torch.tensor([options.low_hz, options.high_hz])).tolist()
+    spacing = (high - low) / (mels + 1)
+    centres = low + spacing * torch.arange(1, mels + 1)
+    hertz = 700 * (10 ** (centres / 2595) - 1)
+    factors = 1 + width * (2 * torch.rand(len(features), 1, generator=generator) - 1)
+    source = ((_mel(hertz * factors) - low) / spacing - 1).clamp(0, mels - 1)
+    distance = (source[:, :, None] - torch.arange(mels)).abs()
+    weights = (1 - distance).clamp(min=0)  # (B, M, M), each row sums to 1
+    return features @ weights.transpose(1, 2).to(features)
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    """HTK's mel scale, as the features'."""
+    return 2595 * torch.log10(1 + hertz / 700)
 
 
 def _spans(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asr import augment
-from asr.augment import AugmentOptions, spec_augment
+from asr.augment import AugmentOptions, spec_augment, warp_frequencies
 from asr.errors import ConfigError
+from asr.features import FeatureOptions
 
 RATE = 16_000
 
@@ -267,3 +268,29 @@ def test_options_out_of_range_are_named(wrong: dict) -> None:
     (name,) = wrong
     with pytest.raises(ConfigError, match=f"^{name} = .*: must be"):
         AugmentOptions(**wrong)
+
+
+def test_warped_frequencies_move_a_peak_as_its_factor_says() -> None:
+    options = FeatureOptions()
+    found = set()
+    for band in (20, 60):
+        features = torch.zeros(64, 3, options.n_mels)
+        features[:, :, band] = 1.0
+        generator = seeded(1)
+        warped = warp_frequencies(features, 0.1, options, generator)
+        assert torch.allclose(warped[:, 0], warped[:, 2])
+        moved = warped[:, 0].argmax(1) - band
+        assert moved.min() < 0 < moved.max()
+        found.add(int(moved.abs().max()))
+    # 10 % is log10(1.1) * 2595 = 107 mel of 35 a band far above 700 Hz, and less at 700 Hz
+    assert found == {2, 3}
+
+
+def test_a_constant_spectrum_is_not_changed_by_warping_and_no_width_changes_nothing() -> None:
+    features = torch.randn(4, 5, 1).expand(4, 5, 80).contiguous()
+    generator = torch.Generator().manual_seed(1)
+    assert torch.allclose(
+        warp_frequencies(features, 0.2, FeatureOptions(), generator), features, atol=1e-6
+    )
+    noise = torch.randn(2, 5, 80)
+    assert warp_frequencies(noise, 0.0, FeatureOptions()) is noise

@@ -308,16 +308,41 @@ def test_a_ctc_prefix_score_is_the_sum_over_all_texts_that_begin_so() -> None:
         state = state.advance(torch.tensor([0]), torch.tensor([following]))
 
 
-def test_ctc_prefix_scores_stay_exact_over_many_frames() -> None:
-    torch.manual_seed(2)
-    log_probs = (4 * torch.randn(1, 900, 32)).log_softmax(-1)
-    tokens = torch.randint(4, 32, (200,))
-    state, total = ctc_start(log_probs, torch.tensor([900]), 1), 0.0
+def ctc_total(log_probs: torch.Tensor, tokens: torch.Tensor) -> tuple[float, int]:
+    """The log probability of a text by its prefixes' scores, and the most columns that it took."""
+    state, total = ctc_start(log_probs, torch.tensor([log_probs.shape[1]]), 1), 0.0
+    widest = 0
     for token in tokens:
         total += float(state.scores[0, token])
         state = state.advance(torch.tensor([0]), token[None])
-    total += float(state.scores[0, Tokenizer.eos])
-    assert total == pytest.approx(ctc_log_prob(log_probs[0], tuple(tokens.tolist())), rel=1e-6)
+        widest = max(widest, state.columns.count)
+    return total + float(state.scores[0, Tokenizer.eos]), widest
+
+
+@pytest.mark.parametrize("sureness", [7.0, 9.0, 12.0])
+@pytest.mark.parametrize("pause", [0, 400])
+def test_ctc_prefix_scores_stay_exact_over_many_frames(sureness: float, pause: int) -> None:
+    """Though only the frames near the end of a prefix are looked at, and whatever pause is inside."""
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randint(4, 32, (200,), generator=generator)
+    logits = 2 * torch.randn(1, 900 + pause, 32, generator=generator)
+    spoken = torch.full((900 + pause,), Tokenizer.blank)
+    spoken[torch.arange(100) * 4] = tokens[:100]
+    spoken[pause + 400 + torch.arange(100) * 5] = tokens[100:]
+    logits[0, torch.arange(900 + pause), spoken] += sureness
+    log_probs = logits.log_softmax(-1)
+    total, widest = ctc_total(log_probs, tokens)
+    exact = ctc_log_prob(log_probs[0], tuple(tokens.tolist()))
+    assert total == pytest.approx(exact, rel=1e-5)
+    assert widest < pause + 450  # of 900 + pause
+
+
+def test_ctc_scores_of_a_text_that_was_never_spoken_are_finite_and_no_better_than_exact() -> None:
+    torch.manual_seed(2)
+    log_probs = (4 * torch.randn(1, 900, 32)).log_softmax(-1)
+    tokens = torch.randint(4, 32, (200,))
+    total, _ = ctc_total(log_probs, tokens)
+    assert -1e5 < total <= ctc_log_prob(log_probs[0], tuple(tokens.tolist())) + 1e-3
 
 
 def test_weight_0_equals_no_scorer() -> None:

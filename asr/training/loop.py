@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asr import checkpoint
-from asr.augment import AugmentOptions, spec_augment
+from asr.augment import AugmentOptions, spec_augment, warp_frequencies
 from asr.batching import Batch, DataOptions
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
@@ -166,6 +166,8 @@ def _step(
     for batch in group:
         features = batch.features
         if progress.step >= training.masks_from:
+            width, options = augmentation.freq_warp, run.trained.features
+            features = warp_frequencies(features, width, options, generator)
             features = spec_augment(features, batch.feature_lengths, augmentation, generator)
         losses = _losses(run, batch, features, training)
         (losses.total / targets).backward()

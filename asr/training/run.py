@@ -16,6 +16,8 @@ from asr.model import ModelOptions, Seq2Seq
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
 from asr.training.monitor import Monitor
+from asr.training.optimizer import Optimizer
+from asr.training.optimizer import build as build_optimizer
 from asr.training.schedule import Progress, TrainingOptions, goes_back
 from asr.training.validation import Validation
 
@@ -28,7 +30,7 @@ class Run:
     """One process's training: what it learns from, what it changes, and where it writes."""
 
     trained: Trained
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     progress: Progress
     data: TrainingSet
     validation: Validation
@@ -80,7 +82,7 @@ def prepare(
         raise TrainingError(f"this training would never end: set one of {names}")
     validation = Validation(data.dev, training.validate_utterances, place.device)
     examples = _load_in_turn(data, trained, augmentation, monitor, place)
-    optimizer = torch.optim.AdamW(trained.model.parameters(), lr=0.0)
+    optimizer = build_optimizer(trained.model, training.optimizer)
     return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place)
 
 

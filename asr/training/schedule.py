@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from asr.errors import ConfigError
 from asr.model import LossWeights
 
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "bf16", "float32")
 NEVER = 10**15  # a step
 
@@ -17,7 +18,10 @@ class TrainingOptions:
     max_steps: int = 0
     epochs: float = 0.0
     hours: float = 0.0  # of training time, validation included, the learning rate's decay included
-    learning_rate: float = 1e-3  # of AdamW, at its highest
+    optimizer: str = (
+        "adamw"  # adamw | muon (for matrices, AdamW for the rest; asr.training.optimizer)
+    )
+    learning_rate: float = 1e-3  # at its highest
     warmup_steps: int = 300  # linear from 0
     cooldown: float = 0.3  # share of the training, its end, in which the rate falls linearly to 0
     weight_decay: float = 0.01
@@ -49,6 +53,10 @@ class TrainingOptions:
             raise ConfigError(
                 f"training.precision {self.precision!r}: allowed are {', '.join(PRECISIONS)}"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(
+                f"training.optimizer {self.optimizer!r}: allowed are {', '.join(OPTIMIZERS)}"
+            )
         for name in ("cooldown", "ctc", "label_smoothing", "sampling"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"training.{name} {getattr(self, name)}: must be from 0 to 1")
@@ -56,7 +64,7 @@ class TrainingOptions:
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} {getattr(self, name)}: must be at least 1")
         for name, value in vars(self).items():
-            if name != "precision" and not 0 <= value < float("inf"):
+            if not isinstance(value, str) and not 0 <= value < float("inf"):
                 raise ConfigError(f"training.{name} {value}: must be 0 or more")
         for name in ("clip", "guide_width"):
             if getattr(self, name) == 0:

@@ -12,6 +12,7 @@ from asr.checkpoint import Trained
 from asr.errors import CheckpointError
 from asr.files import atomic_write
 from asr.model import Seq2Seq
+from asr.training.optimizer import Optimizer
 from asr.training.schedule import Progress
 
 LAST = "last.pt"  # the whole state, for resuming
@@ -22,9 +23,7 @@ BEST = "best.pt"  # the model with the best dev WER so far
 FINAL = "model.pt"
 
 
-def save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
+def save(path: Path, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
     """Write the whole state, complete or not at all."""
     content = {
         "weights": model.state_dict(),
@@ -35,7 +34,7 @@ def save(
         torch.save(content, file)
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def load(path: Path, model: nn.Module, optimizer: Optimizer) -> Progress:
     """Put the state in `path` into model and optimizer. Raises CheckpointError if it is of another network."""
     content = checkpoint.read(path)
     try:

@@ -1,0 +1,126 @@
+"""The optimizers of a training as one: AdamW for all weights, or Muon for the matrices of the network's layers.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the nearest
+matrix whose singular values are all equal, so that no direction dominates a step.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; Jordan's
+RMS = 0.2  # of an update, as AdamW's are: the same learning rates fit both (Liu et al. 2025, section 2.2)
+SMALLEST = 128  # rows or columns; smaller matrices are AdamW's
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with decoupled weight decay; a recurrent layer's gates, stacked in one matrix, are orthogonalised apart."""
+
+    def __init__(self, matrices: Iterable[tuple[nn.Parameter, int]], *, iterations: int = 4):
+        """`matrices` are parameters (G * H, I) with their number of gates G; 1 where there are none."""
+        self.iterations = iterations
+        groups = [{"params": [matrix], "gates": gates} for matrix, gates in matrices]
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Change every matrix that has a gradient."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if not state:
+                    state["momentum"] = torch.zeros_like(matrix)
+                momentum = state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
+                gates = matrix.grad.lerp(momentum, MOMENTUM).unflatten(0, (group["gates"], -1))
+                update = orthogonal(gates, self.iterations).flatten(0, 1)
+                size = RMS * max(gates.shape[1:]) ** 0.5
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * size)
+
+
+class Optimizer(Protocol):
+    """What a training needs of an optimizer; torch's have it."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of weights with their rates."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> Any:
+        """Change the weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it remembers."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+
+
+class Together:
+    """Several optimizers that step as one."""
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all, to set rates in."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        """Make the step of each."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that they remember."""
+        return {str(n): optimizer.state_dict() for n, optimizer in enumerate(self.optimizers)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for n, optimizer in enumerate(self.optimizers):
+            optimizer.load_state_dict(state_dict[str(n)])
+
+
+def build(model: nn.Module, kind: str) -> Optimizer:
+    """The optimizer of that kind, adamw or muon, for all weights of a model; rates are set before each step."""
+    if kind == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=0.0)
+    matrices = dict(_matrices(model))
+    rest = [parameter for parameter in model.parameters() if parameter not in matrices]
+    return Together([Muon(matrices.items()), torch.optim.AdamW(rest, lr=0.0)])
+
+
+def _matrices(model: nn.Module) -> Iterable[tuple[nn.Parameter, int]]:
+    """The weights of recurrent layers and of hidden linear layers, with their numbers of gates."""
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name.startswith("weight") and parameter.shape[1] >= SMALLEST:
+                    yield parameter, parameter.shape[0] // module.hidden_size
+        elif isinstance(module, nn.Linear) and min(module.weight.shape) >= SMALLEST:
+            yield cast(nn.Parameter, module.weight), 1
+
+
+def orthogonal(matrices: Tensor, iterations: int) -> Tensor:
+    """The matrices (G, H, I) with their singular values brought near 1, by Newton and Schulz's iteration."""
+    a, b, c = NEWTON_SCHULZ
+    values = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = values.shape[-2] > values.shape[-1]
+    values = values.mT if tall else values
+    for _ in range(iterations):
+        square = values @ values.mT
+        values = a * values + (b * square + c * square @ square) @ values
+    return values.mT if tall else values
