@@ -36,9 +36,8 @@ class DataOptions:
 
     train: tuple[str, ...] = ()  # manifests
     dev: tuple[str, ...] = ()  # manifests for validation
-    skip: tuple[
-        str, ...
-    ] = ()  # ids that are not trained on, or how they begin: "405-130894-" is a chapter
+    only: str = ""  # file of utterance ids, one a line: the manifests' others are not trained on
+    exclude: tuple[str, ...] = ()  # manifests and texts: refused is what holds a sentence of theirs
     cache: str = "data/cache"  # folder of the feature files; may be deleted at any time
     batch_seconds: float = 120.0  # of audio in a batch, padding included, over all processes
     max_seconds: float = 20.0  # longer utterances are left out, and said so
@@ -218,8 +217,6 @@ def _tokens(utterance: Utterance, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 def _unusable(example: Example, features: FeatureOptions, options: DataOptions) -> str | None:
     seconds = example.frames[0] * features.hop_ms / 1000
-    if example.id.startswith(options.skip):
-        return "named in data.skip"
     if not example.tokens:
         return "no text"
     if seconds > options.max_seconds:

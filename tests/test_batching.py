@@ -335,16 +335,6 @@ def test_unusable_utterances_are_named_with_the_reason(
     ]
 
 
-def test_utterances_to_skip_are_left_out_by_how_their_ids_begin(
-    corpus: list[Utterance], tmp_path: Path
-) -> None:
-    names = ("7-12-0001", "7-12-0002", "7-123-0001")
-    utterances = [dataclasses.replace(u, id=n) for u, n in zip(corpus, names, strict=True)]
-    data = load(utterances, tmp_path / "cache", skip=("7-12-",))
-    assert [e.id for e in data.examples] == ["7-123-0001"]
-    assert data.skipped == [f"train: {name}: named in data.skip" for name in names[:2]]
-
-
 def test_an_id_that_comes_twice_is_named_and_never_gets_the_wrong_audio(
     corpus: list[Utterance], tmp_path: Path
 ) -> None:

@@ -10,17 +10,16 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from asr import config, manifest
+from asr import config, leaks, manifest, sentences
 from asr.cli import app
 from asr.errors import AsrError, ConfigError, CorpusError, TrainingError
-from asr.language import leaks, sentences
 from asr.language.perplexity import of_characters, of_ngrams
-from asr.language.sentences import Sentence
 from asr.language.training import LmTrainingOptions, TextOptions, train
 from asr.lm_checkpoint import load_lm
 from asr.manifest import Utterance
 from asr.model.lm import LmOptions
 from asr.ngram import NgramModel, NgramOptions, build
+from asr.sentences import Sentence
 
 BOOK = """\
 CHAPTER I.

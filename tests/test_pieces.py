@@ -62,10 +62,10 @@ def test_pieces_hold_all_speech_once_at_its_place(talk: np.ndarray) -> None:
 
 
 def test_a_short_recording_is_one_piece(make_waveform: Make) -> None:
-    waveform = np.concatenate([silence(0.5), make_waveform(3.0), silence(0.5)])
+    waveform = np.concatenate([silence(0.15), make_waveform(3.0), silence(0.15)])
     (piece,) = cut([waveform], sample_rate=RATE)
     assert np.array_equal(piece.waveform, waveform)
-    assert piece.speech == pytest.approx((0.5, 3.5), abs=0.15)
+    assert piece.speech == pytest.approx((0.15, 3.15), abs=0.15)
 
 
 def test_a_long_pause_is_left_out_but_for_the_padding(make_waveform: Make) -> None:
@@ -126,7 +126,8 @@ def frames(*parts: tuple[float, float]) -> np.ndarray:
 
 
 def first(probabilities: np.ndarray, *, final: bool = True) -> tuple[float, float] | None:
-    found = _next_cut(probabilities, VadOptions(), final=final)
+    options = VadOptions(max_pause=1.2, padding=0.6)
+    found = _next_cut(probabilities, options, final=final)
     return None if found is None else (found.start * FRAME_SECONDS, found.end * FRAME_SECONDS)
 
 

@@ -1,5 +1,6 @@
 """What a training is given: weights to begin with, and the one clear line where something cannot be used."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,41 @@ def test_an_empty_manifest_is_one_clear_error(
     assert message == f"{empty}: the manifest has no utterances"
     dev = config(manifest_path, {"data": {"dev": [str(empty)]}})
     assert _message(tmp_path / "b", dev) == f"data.dev: no utterance in {empty}"
+
+
+def test_only_the_ids_of_a_file_are_trained_on_and_those_that_are_nowhere_are_counted(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utterances = manifest.read(manifest_path)
+    ids = tmp_path / "ids.txt"
+    ids.write_text(f"# a part\n{utterances[1].id}\n\n {utterances[3].id} \nnowhere\n")
+    recipe = config(manifest_path, {"data": {"only": str(ids)}})
+    run(tmp_path / "out", recipe)
+    printed = capsys.readouterr().err
+    assert "2 utterances" in printed
+    assert f"{ids}: 1 of 3 ids are in no manifest, as nowhere" in printed
+    ids.write_text("nowhere\n")
+    message = _message(tmp_path / "none", recipe)
+    assert message == f"data.only {ids}: none of its 1 ids is in a manifest"
+    ids.unlink()
+    assert f"data.only {ids}" in _message(tmp_path / "gone", recipe)
+
+
+def test_transcripts_that_hold_a_sentence_of_a_test_set_are_refused_with_the_place(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    utterances = manifest.read(manifest_path)
+    sentence = "it was on a dreary night of november"
+    spoilt = [utterances[0], replace(utterances[1], text=sentence.upper() + "!")]
+    train, test = tmp_path / "spoilt.jsonl", tmp_path / "test.jsonl"
+    manifest.write(train, spoilt)
+    manifest.write(test, [replace(utterances[2], text=sentence), utterances[3]])
+    recipe = config(train, {"data": {"exclude": [str(test)]}})
+    message = _message(tmp_path / "out", recipe)
+    assert message.startswith("1 of 2 sentences hold text that is kept out")
+    assert f"{train}:2 has {test}:1" in message
+    manifest.write(train, spoilt[:1])
+    assert (run(tmp_path / "good", recipe) / "model.pt").exists()
 
 
 def test_no_manifest_or_a_missing_one_is_one_clear_error(

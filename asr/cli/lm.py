@@ -40,7 +40,7 @@ def ngram(
     ),
 ) -> None:
     """Build a word n-gram model: interpolated modified Kneser-Ney, pruned by relative entropy."""
-    from asr.language import leaks, sentences
+    from asr import leaks, sentences
     from asr.ngram import NgramOptions, build, save
 
     options = NgramOptions(order, vocabulary, max_ngrams)
@@ -65,7 +65,7 @@ def perplexity(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Measure how well a language model predicts sentences; lower is better."""
-    from asr.language import sentences
+    from asr import sentences
     from asr.language.perplexity import of_characters, of_ngrams
     from asr.lm_checkpoint import load_lm
     from asr.ngram import NgramModel

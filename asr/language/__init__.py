@@ -1,1 +1,1 @@
-"""Texts in, language models out: their sentences, the check against leaks, perplexity, and training."""
+"""Texts in, language models out: perplexity, and training."""

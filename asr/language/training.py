@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asr import leaks, sentences
 from asr.batching import epoch_batches
 from asr.devices import checked_device
 from asr.errors import TrainingError
-from asr.language import leaks, sentences
 from asr.language.perplexity import encoded, loss, of_characters, padded
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
 from asr.model.lm import LanguageModel, LmOptions

@@ -1,18 +1,21 @@
 """Options in, a training that is ready to go on out: network, optimizer, data, and the progress made before."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from asr import checkpoint, manifest
+from asr import checkpoint, leaks, manifest, sentences
 from asr.augment import AugmentOptions
 from asr.batching import DataOptions, TrainingSet, epoch_batches, load_training_set
 from asr.checkpoint import Trained
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
 from asr.files import atomic_write
+from asr.manifest import Utterance
 from asr.model import ModelOptions, Seq2Seq
+from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
 from asr.training.monitor import Monitor
@@ -144,6 +147,35 @@ def _load_in_turn(
             distributed.wait()
 
 
+def _chosen(
+    manifests: Sequence[tuple[str, list[Utterance]]], path: Path, monitor: Monitor
+) -> list[tuple[str, list[Utterance]]]:
+    """The manifests' utterances whose ids are in the file; says how many of those there are nowhere."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"data.only {path}: {error}") from error
+    ids = {line.strip() for line in lines} - {""}
+    ids = {name for name in ids if not name.startswith("#")}
+    found = [(name, [u for u in utterances if u.id in ids]) for name, utterances in manifests]
+    missing = ids - {utterance.id for _, utterances in found for utterance in utterances}
+    if missing == ids:
+        raise TrainingError(f"data.only {path}: none of its {len(ids)} ids is in a manifest")
+    if missing:
+        example = min(missing)
+        monitor.say(f"{path}: {len(missing)} of {len(ids)} ids are in no manifest, as {example}")
+    return [(name, utterances) for name, utterances in found if utterances]
+
+
+def _sentences(manifests: Sequence[tuple[str, list[Utterance]]]) -> list[sentences.Sentence]:
+    """The transcripts, with the files that they are from and their numbers among those chosen."""
+    return [
+        sentences.Sentence(normalise(utterance.text), name, number)
+        for name, utterances in manifests
+        for number, utterance in enumerate(utterances, 1)
+    ]
+
+
 def _load_data(
     data: DataOptions, trained: Trained, augmentation: AugmentOptions, monitor: Monitor
 ) -> TrainingSet:
@@ -153,6 +185,10 @@ def _load_data(
     for path, utterances in manifests:
         if not utterances:
             raise TrainingError(f"{path}: the manifest has no utterances")
+    if data.only:
+        manifests = _chosen(manifests, Path(data.only), monitor)
+    if data.exclude:
+        leaks.refuse(_sentences(manifests), sentences.read(data.exclude))
     with monitor.bar("features") as on_progress:
         examples = load_training_set(
             manifests,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import CorpusError
-from asr.language.sentences import Sentence
+from asr.sentences import Sentence
 
 SENTENCE_WORDS = 6
 SPAN_WORDS = 12
