@@ -15,7 +15,11 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Word:
-    """One word with its times."""
+    """One word with its times.
+
+    `confidence` is the chance that the word is right, as the model's calibration has it; without a calibration it is
+    the decoder's mean probability, to be compared between results of one model only.
+    """
 
     text: str
     start: float
@@ -83,7 +87,8 @@ class Attention:
 class Segment:
     """A stretch of speech with its text; `words` is empty where no word times were computed.
 
-    A segment without text says by its `failures` why nothing is there. `attention` is kept where it was asked for.
+    A segment without text says by its `failures` why nothing is there. `confidence` is the mean over its words, None
+    where there are none. `attention` is kept where it was asked for.
     """
 
     start: float
@@ -110,9 +115,8 @@ class Segment:
 class Transcript:
     """The result for one recording: its text, and the segments that the text is made of.
 
-    `duration` is the recording's length in seconds. `confidence` is the geometric mean of the probabilities
-    that the decoder gave to its tokens, the end included; it is not calibrated: compare it between results of
-    one model, do not read it as the share of right words. It is None where nothing was decoded (silence).
+    `duration` is the recording's length in seconds. `confidence` is the mean over the words' confidences, None where
+    there are no words.
     `complete` is False where decoding was cut at its length limit, so that the end may be missing or repeated.
     `audio` is the path as it was given, None for a waveform. `model` names the model, `settings` holds the options of
     the search as plain values; both None where they are not known. `channel` is which of the recording's channels was

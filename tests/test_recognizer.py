@@ -14,12 +14,14 @@ from recognizers import tiny_trained, unmended
 
 import asr
 from asr import checkpoint
+from asr.assembly import Assembly
 from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
 from asr.model import Memory
 from asr.pieces import cut
 from asr.recognizer import Recognizer, load
-from asr.transcript import Segment, Transcript
+from asr.recording import Reader
+from asr.transcript import Segment, Transcript, Word
 
 Make = Callable[..., Path]
 MakeWaveform = Callable[..., np.ndarray]
@@ -203,6 +205,17 @@ def test_confidence_is_the_mean_over_the_words(recognizer: Recognizer, talk: np.
     assert len(trusted) > 1
     assert all(value is not None and 0 <= value <= 1 for value in trusted)
     assert transcript.confidence == pytest.approx(np.mean(trusted))
+    for segment in transcript.segments:
+        expected = np.mean([word.confidence for word in segment.words])
+        assert segment.confidence == pytest.approx(expected)
+
+
+def test_in_the_confidence_every_word_counts_alike_however_long_its_segment() -> None:
+    several = Segment(0.0, 1.0, "a b c", tuple(Word(text, 0.0, 1.0, 0.9) for text in "abc"), 0.9)
+    single = Segment(2.0, 3.0, "d", (Word("d", 2.0, 3.0, 0.1),), 0.1)
+    job = Assembly(0, Reader(np.zeros(1), sample_rate=16_000, rate=16_000))
+    job.segments += [several, single]
+    assert job.transcript().confidence == pytest.approx((3 * 0.9 + 0.1) / 4)
 
 
 def test_the_attention_has_a_row_a_character_and_covers_the_recording(
