@@ -27,6 +27,8 @@ class Trained:
     tokenizer: Tokenizer
     features: FeatureOptions
     info: dict[str, Any]  # plain values: steps, hours, data, WER
+    engine: str = "torch"  # what runs the network; see asr.export.ENGINES
+    int8: bool = False  # whether LSTM and linear layers are in 8 bits
 
 
 def build(model: ModelOptions, tokenizer: Tokenizer, features: FeatureOptions) -> Seq2Seq:

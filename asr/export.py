@@ -105,7 +105,8 @@ def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None
             raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder}: not a model of this version: {reason}") from error
-    return Trained(model, tokenizer, features, description.get("info", {}))
+    info, was_int8 = description.get("info", {}), bool(description.get("int8"))
+    return Trained(model, tokenizer, features, info, engine="onnx", int8=int8 or was_int8)
 
 
 def open_engine(
@@ -137,8 +138,11 @@ def open_engine(
     trained = model if isinstance(model, Trained) else checkpoint.load(model, device=device)
     if runs_onnx:
         parts = trained.model.options, trained.tokenizer, trained.features
-        return replace(trained, model=_open(_graphs(trained.model, int8), *parts, threads))
-    return replace(trained, model=_quantised_encoder(trained.model)) if int8 else trained
+        network = _open(_graphs(trained.model, int8), *parts, threads)
+        return replace(trained, model=network, engine="onnx", int8=int8)
+    if not int8:
+        return trained
+    return replace(trained, model=_quantised_encoder(trained.model), int8=True)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
-"""Whole files or none: what is written appears under its name only once it is complete."""
+"""Whole files or none: what is written appears under its name only once it is complete; and names by content."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,17 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def content_name(path: str | Path) -> str:
+    """Return a name, talk-1a2b3c4d for talk.pt, that a file or folder with another content does not have."""
+    path = Path(path)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return f"{path.stem}-{digest.hexdigest()[:8]}"
 
 
 def _umask() -> int:

@@ -4,11 +4,10 @@ Load once, transcribe often, from any number of threads. `Recognizer.recognise` 
 hypotheses; evaluation, training's validation and the command line all take it.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from asr.devices import checked_device, give_memory_back, limit_caches
 from asr.errors import AsrError, ConfigError
 from asr.export import open_engine
 from asr.features import LogMel
+from asr.files import content_name
 from asr.pieces import Piece, batches
 from asr.recording import AudioInput, Reader
 from asr.search_file import default_search
@@ -75,10 +75,11 @@ def load(
     if beam_size is not None:
         search = replace(search, options=replace(search.options, beam_size=beam_size))
     if hotwords is not None:
-        search = replace(search, hotwords=HotWords.load(hotwords, trained.tokenizer))
-    return Recognizer(
-        trained, search=search, calibration=calibration, device=place, name=_name(path)
-    )
+        words = HotWords.load(hotwords, trained.tokenizer)
+        names = {**search.names, "hotwords": content_name(hotwords)}
+        search = replace(search, hotwords=words, names=names)
+    name = content_name(path)
+    return Recognizer(trained, search=search, calibration=calibration, device=place, name=name)
 
 
 def transcribe(
@@ -127,6 +128,12 @@ class Recognizer:
     def options(self) -> DecodingOptions:
         """The options of the search."""
         return self.search.options
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What transcripts say of how they were made: the search, what it adds to the model, engine and precision."""
+        made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
+        return asdict(self.options) | self.search.in_use() | made_by
 
     def transcribe(
         self,
@@ -313,14 +320,7 @@ class Recognizer:
         )
 
     def _transcript(self, job: Assembly) -> Transcript:
-        return job.transcript(model=self.name, settings=asdict(self.options))
-
-
-def _name(model: Path) -> str:
-    """Return a name that another model of the same file name does not have."""
-    files = sorted(model.iterdir()) if model.is_dir() else [model]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file()))
-    return f"{model.stem}-{digest.hexdigest()[:8]}"
+        return job.transcript(model=self.name, settings=self.settings)
 
 
 def _loudness(waveform: Tensor, sample_rate: int) -> float:

@@ -11,6 +11,7 @@ from asr import options
 from asr.confidence import Calibration, load_calibration
 from asr.decoding import DecodingOptions, Search
 from asr.errors import ConfigError
+from asr.files import content_name
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     if found.lm is not None:
         from asr.lm_checkpoint import load_lm
 
-        search = replace(search, lm=load_lm(path.parent / found.lm))
+        lm = load_lm(path.parent / found.lm)
+        search = replace(search, lm=lm, names={"lm": content_name(path.parent / found.lm)})
     if found.ngram is not None:
         from asr.ngram import NgramModel
 
-        search = replace(search, ngram=NgramModel.load(path.parent / found.ngram))
+        words = NgramModel.load(path.parent / found.ngram)
+        names = {**search.names, "ngram": content_name(path.parent / found.ngram)}
+        search = replace(search, ngram=words, names=names)
     if found.calibration is None:
         return search, None
     return search, load_calibration(path.parent / found.calibration)

@@ -146,6 +146,12 @@ def test_8_bits_take_a_quarter_of_the_space(tmp_path: Path) -> None:
     once_more = load_exported(tmp_path / "float32", int8=True)  # on the way
     assert (tmp_path / "float32" / "encoder.onnx").stat().st_size == sizes[0]
     assert once_more.model.frame_seconds == trained.model.frame_seconds
+    opened = [once_more, load_exported(tmp_path / "int8"), load_exported(tmp_path / "float32")]
+    assert [(one.engine, one.int8) for one in opened] == [
+        ("onnx", True),
+        ("onnx", True),
+        ("onnx", False),
+    ]
 
 
 def test_check_refuses_a_corrupted_export(tmp_path: Path) -> None:

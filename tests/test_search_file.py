@@ -46,6 +46,9 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     known, unknown = (search.ngram.score(search.ngram.start(), w)[0] for w in ("horse", "hose"))
     assert known > unknown
     assert calibration is None
+    names = search.in_use()
+    assert [str(names[key]).rpartition("-")[0] for key in ("lm", "ngram")] == ["lm", "words"]
+    assert names["hotwords"] is None
 
 
 @pytest.mark.parametrize(

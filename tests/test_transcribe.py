@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from asr.writers import WRITERS
 Make = Callable[..., Path]
 Asr = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[1]
+ARPA = "\\data\\\nngram 1=4\n\n\\1-grams:\n-1\t<unk>\n-99\t<s>\n-1\t</s>\n-0.5\thorse\n\n\\end\\\n"
 
 
 @pytest.fixture
@@ -222,6 +224,28 @@ def test_the_models_default_search_is_used_and_explicit_options_win(
     assert (found["beam_size"], found["ctc_weight"]) == (1, 0.0)
 
 
+def test_the_settings_name_engine_precision_and_what_the_search_adds(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    path, words = make_audio(), tmp_path / "names.txt"
+    plain = {"lm": None, "ngram": None, "hotwords": None, "engine": "torch", "int8": False}
+    assert plain.items() <= _settings(asr, path).items()
+
+    (tmp_path / "words.arpa").write_text(ARPA)
+    (tmp_path / "model.toml").write_text('ngram = "words.arpa"')
+    words.write_text("alice")
+    found = _settings(asr, path, "--hotwords", words, "--int8")
+    assert re.fullmatch("words-[0-9a-f]{8}", str(found["ngram"]))
+    assert re.fullmatch("names-[0-9a-f]{8}", str(found["hotwords"]))
+    assert (found["lm"], found["engine"], found["int8"]) == (None, "torch", True)
+    words.write_text("bob")
+    assert _settings(asr, path, "--hotwords", words)["hotwords"] != found["hotwords"]
+    assert _settings(asr, path, "--greedy")["ngram"] is None
+
+    (tmp_path / "model.toml").write_text('ngram = "words.arpa"\n[decoding]\nngram_weight = 0')
+    assert _settings(asr, path)["ngram"] is None
+
+
 def test_hot_words_and_eight_bits_are_at_hand(asr: Asr, make_audio: Make, tmp_path: Path) -> None:
     path, words = make_audio("talk.wav", 0.7), tmp_path / "words.txt"
     words.write_text("Alice\nBob Smith\n")
@@ -237,6 +261,7 @@ def test_onnx_gives_the_same_text(asr: Asr, make_audio: Make) -> None:
     pytest.importorskip("onnxruntime", reason="the optional extra onnx is not installed")
     path = make_audio("talk.wav", 0.7)
     assert asr(path, "--engine", "onnx").stdout == asr(path).stdout
+    assert _settings(asr, path, "--engine", "onnx")["engine"] == "onnx"
 
 
 def test_a_line_count_without_a_width_is_warned_of(asr: Asr, make_audio: Make) -> None:

@@ -31,7 +31,15 @@ MEETING = Transcript(
     confidence=0.75,
     audio="the meeting.wav",
     model="english-1",
-    settings={"beam_size": 8, "ctc_weight": 0.3},
+    settings={
+        "beam_size": 8,
+        "ctc_weight": 0.3,
+        "lm": None,
+        "ngram": "english-words-1a2b3c4d",
+        "hotwords": None,
+        "engine": "torch",
+        "int8": False,
+    },
 )
 
 

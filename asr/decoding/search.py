@@ -1,5 +1,6 @@
 """All that a search needs besides the model: options and loaded scorers in one value, checked against the model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +34,8 @@ class Search:
     lm: CharacterLm | None = None
     ngram: WordModel | None = None
     hotwords: HotWords | None = None
+    # what to call the three in results, by field; they are not told apart by it
+    names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     # by alphabet; sorting a vocabulary takes a moment
     _look_aheads: dict[str, LookAhead] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -45,6 +48,19 @@ class Search:
         if self.hotwords is not None:
             found += self.options.hotword_boost * float(self.hotwords.gains.max())
         return found
+
+    def in_use(self) -> dict[str, str | None]:
+        """The names of lm, ngram and hotwords: None for one that is not there or has weight 0."""
+        options = self.options
+        scorers: dict[str, tuple[object, float]] = {
+            "lm": (self.lm, options.lm_weight),
+            "ngram": (self.ngram, options.ngram_weight),
+            "hotwords": (self.hotwords, options.hotword_boost),
+        }
+        return {
+            key: self.names.get(key, "unnamed") if scorer is not None and weight else None
+            for key, (scorer, weight) in scorers.items()
+        }
 
     def charged(self, tokenizer: Tokenizer) -> float:
         """The most that a hypothesis can have been charged in advance and may get back, in nats."""
