@@ -3,10 +3,11 @@
 What is finished is left alone, one bad file does not hurt the others, and every file written is whole.
 """
 
+import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,13 +25,15 @@ SIDES = ("left", "right")
 class Plan:
     """What is to be done: `sources` with the stems of their outputs, none where nothing is written.
 
-    `problems` are inputs that are known to be unusable, `skipped` the sources that were finished before.
+    `problems` are inputs that are known to be unusable, `skipped` the sources that were finished before; `outdated`
+    are those of `sources` that were too, but by another model or with other settings.
     """
 
     sources: tuple[Source, ...]
     stems: tuple[Path, ...] = ()
     problems: tuple[AsrError, ...] = ()
     skipped: tuple[Source, ...] = ()
+    outdated: tuple[Source, ...] = ()
 
 
 @dataclass
@@ -75,12 +78,14 @@ def plan(
     output_dir: Path | None = None,
     endings: Sequence[str] = (),
     overwrite: bool = False,
+    recognizer: Callable[[], Recognizer],
 ) -> Plan:
     """Find the recordings that `names` stand for, and tell which of their outputs are still to be made.
 
     Names are as in `asr.inputs.find`; the standard input is copied to the folder `scratch`. With channel "split" a
     recording of several channels is as many sources. A source whose outputs, one for each of `endings`, all exist and
-    are newer than it is skipped unless `overwrite`.
+    are newer than it is skipped unless `overwrite`, or unless a JSON among them says that it was made otherwise than
+    `recognizer` would; that one is asked for only to compare them.
     """
     _check_channel(channel)
     sources: list[Source] = []
@@ -97,18 +102,24 @@ def plan(
     if output_dir is None:
         return Plan(tuple(sources), problems=tuple(problems))
     stems = output_stems(sources, output_dir)
-    pairs = list(zip(sources, stems, strict=True))
-    todo = [
-        (source, stem)
-        for source, stem in pairs
-        if overwrite or not is_finished(source, [_with_ending(stem, end) for end in endings])
-    ]
-    left = {source for source, _ in todo}
+    todo: list[tuple[Source, Path]] = []
+    skipped: list[Source] = []
+    outdated: list[Source] = []
+    for source, stem in zip(sources, stems, strict=True):
+        outputs = [_with_ending(stem, ending) for ending in endings]
+        if overwrite or not is_finished(source, outputs):
+            todo.append((source, stem))
+        elif "json" in endings and not _made_by(recognizer(), _with_ending(stem, "json")):
+            todo.append((source, stem))
+            outdated.append(source)
+        else:
+            skipped.append(source)
     return Plan(
         tuple(source for source, _ in todo),
         tuple(stem for _, stem in todo),
         tuple(problems),
-        tuple(source for source in sources if source not in left),
+        tuple(skipped),
+        tuple(outdated),
     )
 
 
@@ -208,6 +219,15 @@ def _channels(source: Source, channel: str) -> list[Source]:
         return [source]
     labels = SIDES if count == 2 else [f"channel{number}" for number in range(count)]
     return [replace(source, channel=number, label=label) for number, label in enumerate(labels)]
+
+
+def _made_by(recognizer: Recognizer, path: Path) -> bool:
+    """Whether a JSON output names the model and the settings of a recognizer."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return (found["model"], found["settings"]) == (recognizer.name, recognizer.settings)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _from_stdin(source: Source, scratch: Path) -> Source:

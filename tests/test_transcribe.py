@@ -123,7 +123,8 @@ def test_finished_files_are_skipped_and_changed_or_incomplete_ones_done_again(
     (tmp_path / "out" / "incomplete.srt").unlink()
 
     result = asr(tmp_path / "in", *run)
-    assert "1 recording is finished and skipped (--overwrite does them again)" in result.stderr
+    skipped = "1 recording is finished and skipped (--overwrite does them again): "
+    assert f"{skipped}{tmp_path}/in/same.wav\n" in result.stderr
     assert [cell.strip() for cell in _cells(result)[:3]] == ["2 of 2", "0", "1"]
     kept = {path.name for path in (tmp_path / "out").iterdir() if path.read_text() == "by hand"}
     assert kept == {"same.txt", "same.srt"}
@@ -131,9 +132,60 @@ def test_finished_files_are_skipped_and_changed_or_incomplete_ones_done_again(
     os.utime(tmp_path / "in" / "changed.wav", (1e9, 1e9))
     result = asr(tmp_path / "in", *run)
     assert result.exit_code == 0
-    assert result.stderr == "3 recordings are finished and skipped (--overwrite does them again)\n"
+    skipped = "3 recordings are finished and skipped (--overwrite does them again): "
+    listed = ", ".join(f"{tmp_path}/in/{name}" for name in sorted(names))
+    assert result.stderr == f"{skipped}{listed}\n"
     assert asr(tmp_path / "in", *run, "--overwrite").exit_code == 0
     assert "by hand" not in (tmp_path / "out" / "same.txt").read_text("utf-8")
+
+
+def test_what_another_model_or_other_settings_made_is_done_again_where_json_tells(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    path, other = make_audio("in/talk.wav", 0.5), make_audio("in/other.wav", 0.5)
+    for one in (path, other):
+        os.utime(one, (1e9, 1e9))
+    out, output = tmp_path / "out", tmp_path / "out" / "talk.json"
+    run = (tmp_path / "in", "--format", "txt,json", "--output-dir", out)
+    again = "are done again: the json is of another model or other settings: "
+    assert asr(*run).exit_code == 0
+    assert "2 recordings are finished and skipped" in asr(*run).stderr
+
+    result = asr(*run, "--beam-size", "2")
+    assert f"2 recordings {again}{other}, {path}\n" in result.stderr
+    assert json.loads(output.read_text("utf-8"))["settings"]["beam_size"] == 2
+    assert "2 recordings are finished and skipped" in asr(*run, "--beam-size", "2").stderr
+
+    checkpoint.save(tmp_path / "model.pt", tiny_trained(5))
+    before = json.loads(output.read_text("utf-8"))["model"]
+    (out / "other.json").write_text("[]")  # nor does this one say that it was made by the model
+    assert f"2 recordings {again}" in asr(*run, "--beam-size", "2").stderr
+    assert json.loads(output.read_text("utf-8"))["model"] != before
+    assert "text" in json.loads((out / "other.json").read_text("utf-8"))
+
+
+def test_texts_alone_do_not_tell_what_made_them_and_are_finished(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    os.utime(path := make_audio("talk.wav", 0.5), (1e9, 1e9))
+    run = (path, "--format", "txt,srt", "--output-dir", tmp_path / "out")
+    assert asr(*run).exit_code == 0
+    (tmp_path / "model.pt").unlink()  # nor is the model loaded for it
+    result = asr(*run, "--beam-size", "2")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("1 recording is finished and skipped")
+
+
+def test_of_many_skipped_recordings_a_few_are_named(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    for number in range(8):
+        os.utime(make_audio(f"in/{number}.wav", 0.1), (1e9, 1e9))
+    run = (tmp_path / "in", "--output-dir", tmp_path / "out")
+    assert asr(*run).exit_code == 0
+    (line,) = asr(*run).stderr.splitlines()
+    assert line.startswith("8 recordings are finished")
+    assert line.endswith(f"{tmp_path}/in/4.wav and 3 more")
 
 
 def test_channels_are_transcribed_one_by_one(

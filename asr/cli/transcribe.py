@@ -3,7 +3,8 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from asr.errors import AsrError, ConfigError
 
 if TYPE_CHECKING:
     from asr.bulk import Plan, Result, Tally
+    from asr.inputs import Source
     from asr.recognizer import Recognizer
     from asr.writers import Layout, Writer
 
@@ -48,7 +50,8 @@ OUTPUT_DIR = typer.Option(
 OVERWRITE = typer.Option(
     False,
     "--overwrite",
-    help="Also do what is finished: recordings whose outputs all exist and are newer than they are.",
+    help="Also do what is finished: recordings whose outputs all exist and are newer than they are. A json that names "
+    "another model or other settings than now is done again anyway; the other formats do not tell what made them.",
 )
 CHANNEL = typer.Option(
     "mix",
@@ -74,6 +77,9 @@ BATCH = typer.Option(
     metavar="SECONDS",
     help="Audio decoded together, padding included: more is faster and needs more memory.",
 )
+
+NAMED = 5
+"""So many recordings are named in a line about them."""
 
 
 @app.command(epilog="Example: asr transcribe talks 'more/*.mp3' --format srt,json --output-dir out")
@@ -109,6 +115,7 @@ def transcribe(
     layout = Layout(max_line_width, max_line_count, highlight_words)
     _check(writers, output_dir, attention_plot, batch_size, layout)
     loading = Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
+    recognizer = cache(lambda: open_recognizer(loading))  # where all is finished none may be needed
     endings = [*writers, *(["png"] if attention_plot else [])]
     with quiet_libraries(), tempfile.TemporaryDirectory(prefix="asr-") as scratch:
         plan = bulk.plan(
@@ -118,22 +125,20 @@ def transcribe(
             output_dir=output_dir,
             endings=endings,
             overwrite=overwrite,
+            recognizer=recognizer,
         )
         if output_dir is None and len(plan.sources) > 1 and list(writers) != ["txt"]:
             raise ConfigError(f"--format {format_}: several recordings need --output-dir")
         _announce(plan)
-        if not plan.sources:
-            raise typer.Exit(SOME_FAILED if plan.problems else 0)
-        recognizer = open_recognizer(loading)
         results = bulk.run(
-            recognizer,
+            recognizer(),
             plan.sources,
             Path(scratch),
             batch_seconds=batch_size,
             attention=attention_plot,
         )
         if output_dir is not None:
-            results = _saved(results, plan, recognizer, writers, layout, attention_plot)
+            results = _saved(results, plan, recognizer(), writers, layout, attention_plot)
         tally = bulk.Tally(failed=len(plan.problems), skipped=len(plan.skipped))
         _follow(results, plan, tally, next(iter(writers.values())), layout)
     raise typer.Exit(SOME_FAILED if tally.failed else 0)
@@ -168,12 +173,27 @@ def _make(folder: Path) -> None:
 
 
 def _announce(plan: "Plan") -> None:
+    """Tell what is not done, and what is done again; exit where nothing is left to do."""
     for problem in plan.problems:
         complain(str(problem))
     if plan.skipped:
-        count = len(plan.skipped)
-        files = "1 recording is" if count == 1 else f"{count} recordings are"
-        note(f"{files} finished and skipped (--overwrite does them again)")
+        what = f"{_are(plan.skipped)} finished and skipped (--overwrite does them again)"
+        note(f"{what}: {_listed(plan.skipped)}")
+    if plan.outdated:
+        what = f"{_are(plan.outdated)} done again: the json is of another model or other settings"
+        note(f"{what}: {_listed(plan.outdated)}")
+    if not plan.sources:
+        raise typer.Exit(SOME_FAILED if plan.problems else 0)
+
+
+def _are(sources: "Sequence[Source]") -> str:
+    return "1 recording is" if len(sources) == 1 else f"{len(sources)} recordings are"
+
+
+def _listed(sources: "Sequence[Source]") -> str:
+    names = [str(source) for source in sources[:NAMED]]
+    rest = len(sources) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")
 
 
 def _saved(
