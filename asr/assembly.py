@@ -73,21 +73,33 @@ def decoded(
 
 @dataclass
 class Assembly:
-    """A recording on its way through, its pieces decoded in whatever order; `waiting` of them are still to come."""
+    """A recording on its way through, its pieces decoded in whatever order; `waiting` of them are still to come.
+
+    `seconds` of it have been dealt with: decoded, or found before or between pieces to be silence.
+    """
 
     index: int
     reader: Reader
     read: bool = False
     failed: bool = False
     waiting: int = 0
+    seconds: float = 0.0
+    reached: float = 0.0  # the end of the last piece
     segments: list[Segment] = field(default_factory=list)
     pieces: int = 0
     complete: bool = True
     attention: Attention | None = None
 
-    def add(self, piece: Decoded, *, attention: bool) -> None:
-        """Take in a piece; `attention` keeps the segment's."""
+    def expect(self, piece: Piece) -> None:
+        """Take note of a piece that is to be decoded."""
+        self.waiting += 1
+        self.seconds += piece.start - self.reached
+        self.reached = piece.end
+
+    def add(self, piece: Decoded, seconds: float, *, attention: bool) -> None:
+        """Take in a decoded piece of so many seconds; `attention` keeps the segment's."""
         self.waiting -= 1
+        self.seconds += seconds
         self.pieces += 1
         self.complete &= piece.complete
         self.attention = piece.segment.attention if self.pieces == 1 else None
@@ -118,7 +130,7 @@ def events(
     for assembly in assemblies:
         try:
             for piece in assembly.reader.pieces(options, whole=whole):
-                assembly.waiting += 1
+                assembly.expect(piece)
                 yield assembly, piece
         except AsrError as error:
             assembly.failed = True

@@ -16,7 +16,16 @@ import soundfile
 from asr._decoders import Recording, Waveform, open_recording
 from asr.errors import AudioError, ConfigError
 
-__all__ = ["AudioInfo", "Waveform", "blocks", "info", "read", "resample", "save_channel"]
+__all__ = [
+    "AudioInfo",
+    "Waveform",
+    "blocks",
+    "info",
+    "read",
+    "resample",
+    "save_channel",
+    "stated_seconds",
+]
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,15 @@ def info(path: str | Path) -> AudioInfo:
             recording.channels,
             recording.format,
         )
+
+
+def stated_seconds(path: str | Path) -> float | None:
+    """How long a file's header says that it is, None where it does not say; nothing is decoded.
+
+    Raises AudioError as `read` does for a file that cannot be opened.
+    """
+    with open_recording(Path(path)) as recording:
+        return None if recording.frames is None else recording.frames / recording.sample_rate
 
 
 def save_channel(

@@ -14,7 +14,7 @@ from pathlib import Path
 from asr import audio
 from asr.errors import AsrError, AudioError, ConfigError
 from asr.inputs import Source, find, is_finished, output_stems
-from asr.recognizer import Recognizer
+from asr.recognizer import OnProgress, Recognizer
 from asr.transcript import Transcript
 
 Result = Transcript | AsrError
@@ -130,16 +130,19 @@ def run(
     *,
     batch_seconds: float = 120.0,
     attention: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index into `sources`, result) as results are ready, pieces of all recordings decoded together.
 
-    `scratch` is a folder for a temporary file, `attention` keeps that of every segment.
+    `scratch` is a folder for a temporary file, `attention` keeps that of every segment; `on_progress` is as
+    in `Recognizer.transcribe_each`, with the index into `sources`.
     """
     given: list[int] = []  # the source of each recording that the recognizer has been given
     failed: list[tuple[int, AsrError]] = []
     files = _files(sources, scratch, given, failed)
+    told = None if on_progress is None else lambda number, done: on_progress(given[number], done)
     for number, result in recognizer.transcribe_each(
-        files, batch_seconds=batch_seconds, attention=attention
+        files, batch_seconds=batch_seconds, attention=attention, on_progress=told
     ):
         yield from failed
         failed.clear()

@@ -4,7 +4,7 @@ Load once, transcribe often, from any number of threads. `Recognizer.recognise` 
 hypotheses; evaluation, training's validation and the command line all take it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,9 @@ SILENCE_DBFS = -60.0
 
 POOL = 4
 """So many batches of pieces are gathered before they are decoded, so that each can be of like lengths."""
+
+OnProgress = Callable[[int, float], None]
+"""Called with a recording's number and how many seconds of it have been dealt with."""
 
 
 def load(
@@ -194,10 +197,13 @@ class Recognizer:
         batch_seconds: float = 120.0,
         whole: bool = False,
         attention: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Iterator[tuple[int, Transcript | AsrError]]:
         """Yield (number in `audios`, result) as results are ready, pieces of like length decoded together.
 
-        No more than a few batches of audio are held, however long or many the recordings are.
+        No more than a few batches of audio are held, however long or many the recordings are. `on_progress` is called
+        after each piece with the recording's number and how many seconds of it have been dealt with: decoded, or
+        found to be silence.
         """
         jobs = (Assembly(n, self._reader(item, sample_rate)) for n, item in enumerate(audios))
         pool: list[tuple[Assembly, Piece]] = []
@@ -207,11 +213,11 @@ class Recognizer:
             elif event is not None:
                 pool.append((job, event))
                 if sum(piece.seconds for _, piece in pool) >= POOL * batch_seconds:
-                    yield from self._finish(pool, batch_seconds, attention)
+                    yield from self._finish(pool, batch_seconds, attention, on_progress)
                     pool = []
             elif not job.waiting:
                 yield job.index, self._transcript(job)
-        yield from self._finish(pool, batch_seconds, attention)
+        yield from self._finish(pool, batch_seconds, attention, on_progress)
 
     def stream(
         self,
@@ -282,13 +288,19 @@ class Recognizer:
         return Reader(item, sample_rate=sample_rate, rate=self._rate)
 
     def _finish(
-        self, pool: Sequence[tuple[Assembly, Piece]], batch_seconds: float, attention: bool
+        self,
+        pool: Sequence[tuple[Assembly, Piece]],
+        batch_seconds: float,
+        attention: bool,
+        on_progress: OnProgress | None,
     ) -> Iterator[tuple[int, Transcript]]:
         """Decode the pieces of a pool; yield the recordings that are done with it."""
         pool = [(job, piece) for job, piece in pool if not job.failed]
         for number, found in self.decode_pieces([piece for _, piece in pool], batch_seconds):
-            job = pool[number][0]
-            job.add(found, attention=attention)
+            job, piece = pool[number]
+            job.add(found, piece.seconds, attention=attention)
+            if on_progress is not None:
+                on_progress(job.index, job.seconds)
             if job.read and not job.waiting:
                 yield job.index, self._transcript(job)
 

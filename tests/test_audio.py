@@ -346,3 +346,14 @@ def test_samples_are_readable_and_as_long_as_their_manifest_says() -> None:
         assert 2 <= utterance.duration <= 8
         assert 0.1 < np.abs(waveform).max() <= 1
         assert len(utterance.text.split()) > 5
+
+
+def test_a_headers_length_is_told_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("decoded"))
+    soundfile.write(tmp_path / "clip.flac", tone(RATE), RATE)
+    assert audio.stated_seconds(tmp_path / "clip.flac") == len(tone(RATE)) / RATE
+    monkeypatch.setattr("asr._decoders._has_xing_header", lambda _: False)
+    soundfile.write(tmp_path / "clip.mp3", tone(RATE), RATE)
+    assert audio.stated_seconds(tmp_path / "clip.mp3") is None

@@ -333,6 +333,26 @@ def test_a_long_recording_is_its_pieces_with_times_of_the_whole(
     assert times[-1] <= whole.duration
 
 
+def test_progress_tells_the_seconds_dealt_with_within_a_long_recording(
+    recognizer: Recognizer, talk: np.ndarray, make_waveform: MakeWaveform
+) -> None:
+    told: list[tuple[int, float]] = []
+    results = recognizer.transcribe_each(
+        [talk, make_waveform(1.0)],
+        batch_seconds=1.0,  # each piece alone, four seconds of them gathered
+        on_progress=lambda number, seconds: told.append((number, seconds)),
+    )
+    next(results)
+    seconds = [value for number, value in told if number == 0]
+    assert len(seconds) == 5
+    assert seconds == sorted(seconds)
+    pieces = list(cut([talk], sample_rate=16_000))
+    assert seconds[-1] == pytest.approx(pieces[-1].end)  # with the silence between them
+    assert seconds[0] < pieces[2].end  # what has been read and not decoded does not count
+    list(results)
+    assert told[-1] == (1, pytest.approx(1.0, abs=0.1))
+
+
 def test_batches_change_nothing_in_a_long_recording(
     recognizer: Recognizer, talk: np.ndarray
 ) -> None:

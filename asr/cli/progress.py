@@ -12,23 +12,61 @@ if TYPE_CHECKING:
     from asr.bulk import Plan, Result, Tally
 
 
-def followed(
-    results: Iterable[tuple[int, "Result"]], plan: "Plan", tally: "Tally"
-) -> Iterator[tuple[int, "Result"]]:
-    """Pass results on and count them, with a bar on stderr if that is a terminal.
+class Follower:
+    """A bar on stderr, if that is a terminal, that moves with the audio dealt with, within long files too.
 
-    The time left is reckoned by the files' sizes, which unlike their lengths cost nothing to know.
+    The time left is reckoned by the files' sizes, which unlike their lengths cost nothing to know; how far a file has
+    come, by the length in its header. One whose header does not state it counts when it is done.
     """
-    sizes = [_size(source.path) for source in plan.sources]
-    with _bar() as bar:
-        task = bar.add_task("transcribing", total=sum(sizes), files="", speed="")
-        started = time.perf_counter()
-        for index, result in results:
-            tally.add(result)
-            rate = tally.seconds / (time.perf_counter() - started)
-            files = f"{tally.done + tally.failed}/{len(sizes)}"
-            bar.update(task, advance=sizes[index], files=files, speed=f"{rate:.0f} × real time")
-            yield index, result
+
+    def __init__(self, plan: "Plan") -> None:
+        from asr.bulk import Tally
+
+        self.tally = Tally(failed=len(plan.problems), skipped=len(plan.skipped))
+        self.paths = [source.path for source in plan.sources]
+        self.sizes = [_size(path) for path in self.paths]
+        self.bar = _bar()
+        self.task = self.bar.add_task("transcribing", total=sum(self.sizes), files="", speed="")
+        self.started = time.perf_counter()
+        self.finished = 0  # bytes
+        self.begun: dict[int, float] = {}  # seconds dealt with of files that are not done
+        self.lengths: dict[int, float | None] = {}
+
+    def follow(self, results: Iterable[tuple[int, "Result"]]) -> Iterator[tuple[int, "Result"]]:
+        """Pass results on and count them."""
+        with self.bar:
+            self.started = time.perf_counter()
+            for index, result in results:
+                self.tally.add(result)
+                self.finished += self.sizes[index]
+                self.begun.pop(index, None)
+                self._show()
+                yield index, result
+
+    def move(self, index: int, seconds: float) -> None:
+        """Take note that so many seconds of a file have been dealt with."""
+        if self.bar.disable:
+            return
+        self.begun[index] = seconds
+        self._show()
+
+    def _show(self) -> None:
+        tally = self.tally
+        heard = tally.seconds + sum(self.begun.values())
+        rate = heard / (time.perf_counter() - self.started)
+        self.bar.update(
+            self.task,
+            completed=self.finished + sum(self._share(*item) for item in self.begun.items()),
+            files=f"{tally.done + tally.failed}/{len(self.sizes)}",
+            speed=f"{rate:.0f} × real time",
+        )
+
+    def _share(self, index: int, seconds: float) -> float:
+        """The bytes of a file that so many of its seconds stand for."""
+        if index not in self.lengths:
+            self.lengths[index] = _stated_seconds(self.paths[index])
+        length = self.lengths[index]
+        return self.sizes[index] * min(1.0, seconds / length) if length else 0.0
 
 
 def print_summary(tally: "Tally", elapsed: float, wanted: int) -> None:
@@ -76,6 +114,16 @@ def _bar() -> "Progress":
         # A redirected stdout is the user's file: the bar must not take over what is printed to it.
         redirect_stdout=sys.stdout.isatty(),
     )
+
+
+def _stated_seconds(path: Path) -> float | None:
+    from asr import audio
+    from asr.errors import AudioError
+
+    try:
+        return audio.stated_seconds(path)
+    except AudioError:  # the transcription names it
+        return None
 
 
 def _size(path: Path) -> int:

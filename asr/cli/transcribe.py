@@ -23,11 +23,11 @@ from asr.cli.base import (
     quiet_libraries,
 )
 from asr.cli.loading import ENGINE, GREEDY, HOTWORDS, INT8, Loading, open_recognizer
-from asr.cli.progress import followed, print_summary
+from asr.cli.progress import Follower, print_summary
 from asr.errors import AsrError, ConfigError
 
 if TYPE_CHECKING:
-    from asr.bulk import Plan, Result, Tally
+    from asr.bulk import Plan, Result
     from asr.inputs import Source
     from asr.recognizer import Recognizer
     from asr.writers import Layout, Writer
@@ -130,18 +130,19 @@ def transcribe(
         if output_dir is None and len(plan.sources) > 1 and list(writers) != ["txt"]:
             raise ConfigError(f"--format {format_}: several recordings need --output-dir")
         _announce(plan)
+        follower = Follower(plan)
         results = bulk.run(
             recognizer(),
             plan.sources,
             Path(scratch),
             batch_seconds=batch_size,
             attention=attention_plot,
+            on_progress=follower.move,
         )
         if output_dir is not None:
             results = _saved(results, plan, recognizer(), writers, layout, attention_plot)
-        tally = bulk.Tally(failed=len(plan.problems), skipped=len(plan.skipped))
-        _follow(results, plan, tally, next(iter(writers.values())), layout)
-    raise typer.Exit(SOME_FAILED if tally.failed else 0)
+        _follow(follower, results, plan, next(iter(writers.values())), layout)
+    raise typer.Exit(SOME_FAILED if follower.tally.failed else 0)
 
 
 def _check(
@@ -212,9 +213,9 @@ def _saved(
 
 
 def _follow(
+    follower: Follower,
     results: Iterable[tuple[int, "Result"]],
     plan: "Plan",
-    tally: "Tally",
     write: "Writer",
     layout: "Layout",
 ) -> None:
@@ -225,7 +226,7 @@ def _follow(
     several = len(sources) + len(plan.problems) + len(plan.skipped) > 1
     shown = WRITERS["txt"] if several or plan.stems else write
     try:
-        for index, result in in_order(followed(results, plan, tally)):
+        for index, result in in_order(follower.follow(results)):
             name = printable(str(sources[index]))
             if isinstance(result, AsrError):
                 complain(str(result))
@@ -239,4 +240,4 @@ def _follow(
                 typer.echo(shown(result, layout), nl=False)
     finally:
         if several or plan.stems:
-            print_summary(tally, time.perf_counter() - started, len(sources))
+            print_summary(follower.tally, time.perf_counter() - started, len(sources))
