@@ -14,9 +14,12 @@ import torch
 from recognizers import tiny_trained
 from typer.testing import CliRunner, Result
 
-from asr import checkpoint, manifest
+from asr import checkpoint, manifest, ngram
 from asr.cli import app
+from asr.lm_checkpoint import TrainedLm, save_lm
+from asr.model.lm import LanguageModel, LmOptions
 from asr.recognizer import Recognizer
+from asr.tokenizer import Tokenizer
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[1]
@@ -336,6 +339,43 @@ def test_info_tells_the_sizes_and_the_training(asr: Callable[..., Result], model
     text = asr("info", model).stdout
     assert "memory step: 80 ms" in text
     assert "training.steps: 7" in text
+
+
+def test_info_tells_what_a_language_model_is(asr: Callable[..., Result], tmp_path: Path) -> None:
+    words = ngram.build(["the horse", "the house"], ngram.NgramOptions(order=2))
+    for name in ("words.ngram", "words.arpa"):
+        ngram.save(tmp_path / name, words)
+        lines = asr("info", tmp_path / name).stdout.splitlines()
+        assert lines[1].startswith("kind: word n-gram language model")
+        assert lines[2:] == ["order: 2", "1-grams: 6", f"2-grams: {words.counts[1]}"]
+
+    lm = LanguageModel(Tokenizer().size, LmOptions(embedding=4, width=8))
+    save_lm(tmp_path / "lm.pt", TrainedLm(lm, Tokenizer(), {"steps": 3}))
+    text = asr("info", tmp_path / "lm.pt").stdout
+    assert "kind: character language model" in text
+    assert "model.width: 8" in text
+    assert "training.steps: 3" in text
+
+
+def test_info_tells_what_an_exported_model_is(
+    asr: Callable[..., Result], model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the optional extra onnx is not installed")
+    assert asr("export", model, "--output", tmp_path / "exported", "--int8").exit_code == 0
+    lines = asr("info", tmp_path / "exported").stdout.splitlines()
+    assert lines[1:4] == ["kind: recognizer", "engine: onnx", "int8: True"]
+
+
+@pytest.mark.parametrize("name", ["none.pt", "words.arpa", "garbage.pt"])
+def test_info_of_no_model_is_one_line(
+    asr: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
+    if name != "none.pt":
+        (tmp_path / name).write_bytes(b"no model")
+    result = asr("info", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert name in line
 
 
 def test_average_writes_the_mean(asr: Callable[..., Result], tmp_path: Path) -> None:
