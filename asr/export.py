@@ -1,13 +1,15 @@
 """A trained model to ONNX and back, to 8 bits, and to the engine that shall run it.
 
 An exported model is a folder: encoder.onnx, step.onnx, with a CTC head ctc.onnx, and model.json with the sizes, the
-characters, the features and what is known about the model. Log-mel features stay in asr.features: they are computed
+characters, the features and what is known about the model; search.toml and what it names, where there is a default
+search. Log-mel features stay in asr.features: they are computed
 by the same code for every engine, and cost a tenth of the encoder.
 """
 
 import copy
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
 from asr.model import Memory, ModelOptions, Seq2Seq
+from asr.search_file import INSIDE, copy_search
 from asr.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -71,6 +74,40 @@ def export(trained: Trained, folder: str | Path, *, int8: bool = False) -> None:
             file.write(graph)
     with atomic_write(folder / DESCRIPTION) as file:  # last: a folder that has it is whole
         json.dump(description, file, indent=1)
+
+
+def publish(
+    model: str | Path,
+    trained: Trained,
+    folder: str | Path,
+    *,
+    int8: bool = False,
+    waveforms: Sequence[Tensor] = (),
+) -> Comparison | None:
+    """Export what was loaded from the file `model` with its default search, once it has passed `check`.
+
+    Without `waveforms` nothing is checked, and None returned. What fails leaves `folder` as it was; an earlier export
+    there is replaced. Raises what `export`, `copy_search` and `check` do.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        export(trained, scratch, int8=int8)
+        copy_search(model, scratch)
+        found = None
+        if waveforms:
+            found = check(trained, load_exported(scratch), waveforms, int8=int8)
+        _replace(folder, Path(scratch))
+    return found
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Move the files of an export to its folder; what an earlier one left there goes, other files stay."""
+    folder.mkdir(exist_ok=True)
+    for old in (folder / DESCRIPTION, folder / INSIDE, *folder.glob("*.onnx")):
+        old.unlink(missing_ok=True)
+    for file in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):  # that one last
+        os.replace(file, folder / file.name)
 
 
 def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None = None) -> Trained:

@@ -1,8 +1,11 @@
 """The default search of a model: the TOML file beside it in, loaded options and scorers out.
 
-`english.toml` beside `english.pt` says how that model is best decoded; its weights were chosen on dev.
+`english.toml` beside `english.pt` says how that model is best decoded; its weights were chosen on dev. An exported
+folder holds its own as `search.toml`.
 """
 
+import json
+import shutil
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +14,10 @@ from asr import options
 from asr.confidence import Calibration, load_calibration
 from asr.decoding import DecodingOptions, Search
 from asr.errors import ConfigError
-from asr.files import content_name
+from asr.files import atomic_write, content_name
+
+INSIDE = "search.toml"
+"""The file's name inside an exported model's folder."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,11 @@ class SearchFile:
 
 
 def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
-    """The search and calibration in the TOML beside a model file; greedy search and None if there is none.
+    """The search and calibration in the TOML beside a model, or inside its folder; greedy and None if there is none.
 
     Raises ConfigError naming the file and the option, and what the loading of the other files raises.
     """
-    path = Path(model).with_suffix(".toml")
+    path = _path(Path(model))
     if not path.exists():
         return Search(), None
     found = read(path)
@@ -50,6 +56,29 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     return search, load_calibration(path.parent / found.calibration)
 
 
+def copy_search(model: str | Path, folder: str | Path) -> None:
+    """Copy the TOML of a model, if it has one, and the files that it names into an exported model's folder.
+
+    Raises ConfigError as `read` does, and where two files would have one name there.
+    """
+    path = _path(Path(model))
+    if not path.exists():
+        return
+    found, lines = read(path), []
+    for key in ("lm", "ngram", "calibration"):
+        name = getattr(found, key)
+        if name is not None:
+            target = Path(folder) / Path(name).name
+            if target.exists():
+                raise ConfigError(f"{path}: {key}: an exported model has another {target.name}")
+            shutil.copyfile(path.parent / name, target)
+            lines.append(f"{key} = {json.dumps(target.name, ensure_ascii=False)}")
+    decoding = options.to_dict(found.decoding).items()
+    lines += ["", "[decoding]", *(f"{key} = {json.dumps(value)}" for key, value in decoding)]
+    with atomic_write(Path(folder) / INSIDE) as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
 def read(path: str | Path) -> SearchFile:
     """Read such a file alone. Raises ConfigError naming the file, the option and what is allowed."""
     try:
@@ -61,3 +90,8 @@ def read(path: str | Path) -> SearchFile:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _path(model: Path) -> Path:
+    beside, inside = model.with_suffix(".toml"), model / INSIDE
+    return inside if inside.is_file() and not beside.exists() else beside

@@ -2,20 +2,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
-from asr import audio, checkpoint
+from asr import audio, checkpoint, ngram
 from asr.checkpoint import Trained
+from asr.cli import app
 from asr.decoding import DecodingOptions, decode
 from asr.errors import AudioError, CheckpointError, ConfigError
 from asr.export import check, export, load_exported, open_engine
 from asr.features import FeatureOptions
 from asr.model import Seq2Seq
+from asr.recognizer import load
 from tests.models import CELLS, KINDS, MELS, TOKENIZER, padded, random_features, tiny_model
 from tests.recognizers import tiny_trained
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
+ASSETS = Path(__file__).parents[1] / "asr" / "assets"
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 OTHER_SIZES = {
     "layers": 2,
@@ -222,15 +226,88 @@ def test_a_checkpoint_opens_with_either_engine(tmp_path: Path) -> None:
     torch.testing.assert_close(values[1], values[0].detach(), atol=1e-3, rtol=1e-3)
 
 
+def _export(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+def _with_search(folder: Path) -> Path:
+    """A model whose default search has a beam, CTC and word n-grams that lie elsewhere."""
+    model = folder / "model.pt"
+    checkpoint.save(model, tiny_trained())
+    (folder / "lm").mkdir()
+    sentences = ["the horse", "a house"]
+    ngram.save(folder / "lm" / "words.ngram", ngram.build(sentences, ngram.NgramOptions(order=2)))
+    (folder / "calibration.json").write_bytes((ASSETS / "english-calibration.json").read_bytes())
+    (folder / "model.toml").write_text(
+        'ngram = "lm/words.ngram"\ncalibration = "calibration.json"\n'
+        "[decoding]\nbeam_size = 3\nctc_weight = 0.3\nngram_weight = 2\n"
+    )
+    return model
+
+
+def test_an_exported_model_has_the_checkpoints_default_search(tmp_path: Path) -> None:
+    model, folder = _with_search(tmp_path), tmp_path / "elsewhere" / "exported"
+    assert _export(model, "--output", folder).exit_code == 0
+    eager = load(model)
+    for path in (model.with_suffix(".toml"), tmp_path / "lm" / "words.ngram"):
+        path.unlink()  # the folder has its own
+    exported = load(folder.rename(tmp_path / "moved"))
+    assert exported.options == eager.options
+    assert exported.calibration == eager.calibration is not None
+    same = ("beam_size", "ngram", "ngram_weight")
+    assert [exported.settings[key] for key in same] == [eager.settings[key] for key in same]
+
+
+def test_the_default_search_of_the_exported_bundled_model_writes_the_same_texts(
+    tmp_path: Path,
+) -> None:
+    assert _export(checkpoint.bundled(), "--output", tmp_path / "exported").exit_code == 0
+    sounds = [SAMPLES / f"{name}.opus" for name in ("horse", "letter")]
+    eager, exported, greedy = (
+        [one.transcribe(sound).text for sound in sounds]
+        for one in (
+            load(),
+            load(tmp_path / "exported"),
+            load(tmp_path / "exported", search="greedy"),
+        )
+    )
+    assert exported == eager != greedy
+
+
+def test_an_export_that_fails_its_check_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path / "model.pt", tiny_trained())
+    checked = ("--check", SAMPLES / "river.opus")
+    monkeypatch.setattr("asr.export.MAX_DIFFERENCE", -1.0)
+    result = _export(tmp_path / "model.pt", "--output", tmp_path / "exported", *checked)
+    assert result.exit_code == 2
+    assert "differs from the eager one" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = _with_search(tmp_path), tmp_path / "exported"
+    assert _export(model, "--output", folder).exit_code == 0
+    (folder / "mine.txt").write_text("notes")
+    before = sorted(path.name for path in folder.iterdir())
+    monkeypatch.setattr("asr.export.MAX_DIFFERENCE", -1.0)
+    checked = ("--check", SAMPLES / "river.opus")
+    assert _export(model, "--output", folder, *checked).exit_code == 2
+    assert sorted(path.name for path in folder.iterdir()) == before
+    monkeypatch.undo()
+    model.with_suffix(".toml").unlink()
+    assert _export(model, "--output", folder, *checked).exit_code == 0
+    assert load(folder).options == DecodingOptions()  # the search of the earlier one is gone
+    assert (folder / "mine.txt").read_text() == "notes"
+
+
 def test_export_command_writes_checks_and_names_the_folder(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from asr.cli import app
-
     checkpoint.save(tmp_path / "model.pt", tiny_trained())
     folder, sound = tmp_path / "exported", str(SAMPLES / "river.opus")
-    command = ["export", str(tmp_path / "model.pt"), "--output", str(folder), "--check", sound]
-    result = CliRunner().invoke(app, command)
+    result = _export(tmp_path / "model.pt", "--output", folder, "--check", sound)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{folder}\n"
     assert "checked on 1 recordings" in result.stderr

@@ -8,7 +8,7 @@ from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, ConfigError
 from asr.lm_checkpoint import TrainedLm, save_lm
 from asr.model.lm import LanguageModel, LmOptions
-from asr.search_file import default_search
+from asr.search_file import copy_search, default_search
 from asr.tokenizer import Tokenizer
 
 ARPA = """\\data\\
@@ -49,6 +49,16 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     names = search.in_use()
     assert [str(names[key]).rpartition("-")[0] for key in ("lm", "ngram")] == ["lm", "words"]
     assert names["hotwords"] is None
+
+
+def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> None:
+    for folder in ("a", "b", "out"):
+        (tmp_path / folder).mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "model").write_text(folder)
+    (tmp_path / "english.toml").write_text('lm = "a/model"\nngram = "b/model"\n')
+    with pytest.raises(ConfigError, match=r"english\.toml: ngram: .* another model"):
+        copy_search(tmp_path / "english.pt", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

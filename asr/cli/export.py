@@ -16,9 +16,9 @@ def export(
         None, help="Compare with the original on this recording; may be repeated."
     ),
 ) -> None:
-    """Write a model as ONNX graphs, which --model takes in its place.
+    """Write a model as ONNX graphs, which --model takes in its place, and its default search with them.
 
-    With --check the folder is read back, and refused if it does not compute what the original does.
+    With --check they are read back first, and no folder is left if they do not compute what the original does.
     """
     import torch
 
@@ -28,10 +28,8 @@ def export(
     trained = checkpoint.load(model)
     rate = trained.features.sample_rate
     waveforms = [torch.from_numpy(audio.read(path, sample_rate=rate)) for path in check or []]
-    exporting.export(trained, output, int8=int8)
-    if waveforms:
-        exported = exporting.load_exported(output)
-        found = exporting.check(trained, exported, waveforms, int8=int8)
+    found = exporting.publish(model, trained, output, int8=int8, waveforms=waveforms)
+    if found is not None:
         note(
             f"checked on {found.utterances} recordings: log probabilities differ by at most "
             f"{found.max_difference:.1e} nats, {found.changed} transcripts changed"
