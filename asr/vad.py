@@ -36,7 +36,7 @@ class VadOptions:
     min_speech: float = 0.1  # a shorter sound is none
     min_silence: float = 0.1  # a shorter dip is no pause
     max_pause: float = 0.4  # a longer pause ends a piece
-    padding: float = 0.2  # of the recording that is kept before and after the speech of a piece
+    padding: float = 0.4  # of the recording that is kept before and after the speech of a piece
     max_seconds: float = 20.0  # a piece that would get longer is cut at its longest pause
 
     def __post_init__(self) -> None:
