@@ -109,6 +109,15 @@ def test_all_formats_at_once_and_the_json_follows_the_schema(
     assert found["text"] == (out / "talk.txt").read_text("utf-8").strip()
 
 
+def test_formats_may_be_joined_by_commas_or_be_given_one_by_one(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    talk, out = make_audio("talk.wav", 0.7), tmp_path / "out"
+    arguments = ("--format", "srt,vtt", "--format", "json", "--output-dir", out)
+    assert asr(talk, *arguments).exit_code == 0
+    assert _names(out) == ["talk.json", "talk.srt", "talk.vtt"]
+
+
 def test_finished_files_are_skipped_and_changed_or_incomplete_ones_done_again(
     asr: Asr, make_audio: Make, tmp_path: Path
 ) -> None:

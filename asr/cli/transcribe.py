@@ -37,9 +37,9 @@ RECORDINGS = typer.Argument(
     "- is a recording on the standard input.",
 )
 FORMAT = typer.Option(
-    "txt",
+    ["txt"],
     "--format",
-    help="txt, srt, vtt, json, tsv, ctm or lrc; several as srt,json; or all.",
+    help="txt, srt, vtt, json, tsv, ctm or lrc; several as srt,json or by repeating it; or all.",
 )
 OUTPUT_DIR = typer.Option(
     None,
@@ -86,7 +86,7 @@ NAMED = 5
 def transcribe(
     recordings: list[str] = RECORDINGS,
     model: Path | None = MODEL,
-    format_: str = FORMAT,
+    format_: list[str] = FORMAT,
     output_dir: Path | None = OUTPUT_DIR,
     overwrite: bool = OVERWRITE,
     channel: str = CHANNEL,
@@ -111,7 +111,7 @@ def transcribe(
     from asr import bulk
     from asr.writers import Layout, chosen
 
-    writers = chosen(format_)
+    writers = chosen(",".join(format_))
     layout = Layout(max_line_width, max_line_count, highlight_words)
     _check(writers, output_dir, attention_plot, batch_size, layout)
     loading = Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
@@ -128,7 +128,7 @@ def transcribe(
             recognizer=recognizer,
         )
         if output_dir is None and len(plan.sources) > 1 and list(writers) != ["txt"]:
-            raise ConfigError(f"--format {format_}: several recordings need --output-dir")
+            raise ConfigError(f"--format {','.join(format_)}: several recordings need --output-dir")
         _announce(plan)
         follower = Follower(plan)
         results = bulk.run(
