@@ -25,14 +25,8 @@ class AugmentOptions:
     time_mask_fraction: float = 0.05  # the longest one as a share of the utterance's frames
     freq_masks: int = 2  # SpecAugment: groups of neighbouring mel bands hidden; 0 for none
     freq_mask_bins: int = 27  # the most bands in one group
-    freq_warp: float = (
-        0.0  # frequencies are raised or lowered by up to this share, an utterance at a time
-    )
-    speeds: tuple[float, ...] = (
-        1.0,
-        0.9,
-        1.1,
-    )  # each utterance is heard at one of these an epoch; pitch changes too
+    freq_warp: float = 0.0  # an utterance's frequencies are raised or lowered by up to this share
+    speeds: tuple[float, ...] = (1.0, 0.9, 1.1)  # one an utterance and epoch; pitch changes too
     noise_probability: float = 0.0  # share of (utterance, speed) pairs that get white or pink noise
     noise_snr_db: Range = (10.0, 30.0)  # signal to noise ratio is drawn from here, in dB
     reverb_probability: float = 0.0  # share that is heard as in a room

@@ -22,10 +22,6 @@ from asr.recognizer import Recognizer
 from asr.text import normalise
 from asr.transcript import Transcript
 
-MIN_SPEAKERS = (
-    5  # fewer say too little of how speakers differ: the interval is then over utterances
-)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -82,9 +78,7 @@ class Evaluation:
     @property
     def speakers(self) -> list[str] | None:
         """The speaker of each row; None where some are unknown or there are too few to resample."""
-        names = [row.speaker for row in self.rows if row.speaker is not None]
-        known = len(names) == len(self.rows) and len(set(names)) >= MIN_SPEAKERS
-        return names if known else None
+        return metrics.known_speakers([row.speaker for row in self.rows])
 
     @cached_property
     def wer_interval(self) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 BLOCK = 1 << 22  # random indices drawn at a time by the bootstrap
+MIN_SPEAKERS = 5  # fewer say too little of how speakers differ
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def by_speaker(counts: Sequence[Counts], speakers: Sequence[str]) -> dict[str, C
     for one, speaker in zip(counts, speakers, strict=True):
         pooled[speaker] = pooled.get(speaker, Counts()) + one
     return dict(sorted(pooled.items()))
+
+
+def known_speakers(speakers: Sequence[str | None]) -> list[str] | None:
+    """The speaker of each utterance to resample by; None where one is unknown or there are too few (MIN_SPEAKERS)."""
+    names = [speaker for speaker in speakers if speaker is not None]
+    return names if len(names) == len(speakers) and len(set(names)) >= MIN_SPEAKERS else None
 
 
 def confidence_interval(

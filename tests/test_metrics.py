@@ -9,6 +9,7 @@ from asr.metrics import (
     by_speaker,
     character_counts,
     confidence_interval,
+    known_speakers,
     total,
     word_counts,
 )
@@ -112,6 +113,13 @@ def test_speakers_that_differ_widen_the_interval() -> None:
     low, high = confidence_interval(counts)
     speakers_low, speakers_high = confidence_interval(counts, speakers)
     assert speakers_high - speakers_low > 2 * (high - low)
+
+
+def test_speakers_are_resampled_where_all_are_known_and_there_are_enough() -> None:
+    five = ["a", "b", "c", "d", "e"]
+    assert known_speakers([*five, "a"]) == [*five, "a"]
+    assert known_speakers(["a", "b", "c", "d", "d"]) is None
+    assert known_speakers([*five, None]) is None
 
 
 def test_the_interval_of_perfect_text_is_zero() -> None:

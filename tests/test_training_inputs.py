@@ -73,6 +73,19 @@ def test_a_training_that_goes_on_does_not_begin_again_with_initial(
     assert len(rows(output)) == 6
 
 
+def test_a_model_tells_what_it_began_with_even_after_the_training_was_resumed(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    first = run(tmp_path / "first", config(manifest_path)) / "model.pt"
+    once = config(manifest_path, {"training": {"max_steps": 1}})
+    second = run(run(tmp_path / "second", once, initial=first), config(manifest_path))
+    before, info = checkpoint.load(first).info, checkpoint.load(second / "model.pt").info
+    assert "begun_with" not in before
+    del before["validations"]
+    assert info["begun_with"] == before
+    assert info["steps"] > 1
+
+
 def test_initial_that_cannot_be_used_is_one_clear_error(
     tmp_path: Path, manifest_path: Path
 ) -> None:
@@ -135,6 +148,10 @@ def test_transcripts_that_hold_a_sentence_of_a_test_set_are_refused_with_the_pla
     message = _message(tmp_path / "out", recipe)
     assert message.startswith("1 of 2 sentences hold text that is kept out")
     assert f"{train}:2 has {test}:1" in message
+    ids = tmp_path / "ids.txt"  # the line is the manifest's, also where not all of it is trained on
+    ids.write_text(f"{spoilt[1].id}\n")
+    part = config(train, {"data": {"exclude": [str(test)], "only": str(ids)}})
+    assert f"{train}:2 has {test}:1" in _message(tmp_path / "part", part)
     manifest.write(train, spoilt[:1])
     assert (run(tmp_path / "good", recipe) / "model.pt").exists()
 

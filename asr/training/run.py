@@ -120,7 +120,7 @@ def restore(
             f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h{unused}"
         )
     elif initial is not None:
-        missing = state.initialise(run.model, initial)
+        missing, run.progress.begun_with = state.initialise(run.model, initial)
         new = f"; new: {', '.join(missing)}" if missing else ""
         run.monitor.say(f"weights from {initial}{new}")
     for parameters in run.optimizer.param_groups:
@@ -167,12 +167,17 @@ def _chosen(
     return [(name, utterances) for name, utterances in found if utterances]
 
 
-def _sentences(manifests: Sequence[tuple[str, list[Utterance]]]) -> list[sentences.Sentence]:
-    """The transcripts, with the files that they are from and their numbers among those chosen."""
+def _sentences(
+    manifests: Sequence[tuple[str, list[Utterance]]],
+    chosen: Sequence[tuple[str, list[Utterance]]],
+) -> list[sentences.Sentence]:
+    """The transcripts of those chosen of the manifests' utterances, with their manifests and lines."""
+    ids = {utterance.id for _, utterances in chosen for utterance in utterances}
     return [
-        sentences.Sentence(normalise(utterance.text), name, number)
+        sentences.Sentence(text, name, line)
         for name, utterances in manifests
-        for number, utterance in enumerate(utterances, 1)
+        for line, utterance in enumerate(utterances, 1)
+        if utterance.id in ids and (text := normalise(utterance.text))
     ]
 
 
@@ -185,13 +190,12 @@ def _load_data(
     for path, utterances in manifests:
         if not utterances:
             raise TrainingError(f"{path}: the manifest has no utterances")
-    if data.only:
-        manifests = _chosen(manifests, Path(data.only), monitor)
+    chosen = _chosen(manifests, Path(data.only), monitor) if data.only else manifests
     if data.exclude:
-        leaks.refuse(_sentences(manifests), sentences.read(data.exclude))
+        leaks.refuse(_sentences(manifests, chosen), sentences.read(data.exclude))
     with monitor.bar("features") as on_progress:
         examples = load_training_set(
-            manifests,
+            chosen,
             trained.tokenizer,
             features=trained.features,
             augmentation=augmentation,

@@ -1,6 +1,7 @@
 """What changes while a model trains, as functions of the step: learning rate, loss weights, and when to stop."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from asr.errors import ConfigError
 from asr.model import LossWeights
@@ -18,9 +19,7 @@ class TrainingOptions:
     max_steps: int = 0
     epochs: float = 0.0
     hours: float = 0.0  # of training time, validation included, the learning rate's decay included
-    optimizer: str = (
-        "adamw"  # adamw | muon (for matrices, AdamW for the rest; asr.training.optimizer)
-    )
+    optimizer: str = "adamw"  # adamw | muon (asr.training.optimizer)
     learning_rate: float = 1e-3  # at its highest
     warmup_steps: int = 300  # linear from 0
     cooldown: float = 0.3  # share of the training, its end, in which the rate falls linearly to 0
@@ -31,9 +30,7 @@ class TrainingOptions:
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
     masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes far longer to start
     ctc: float = 0.3  # share of CTC in the loss
-    ctc_alone_steps: int = (
-        0  # at the start only the encoder learns, by CTC: the decoder costs time and learns later
-    )
+    ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
     guide: float = 1.0  # guided-attention penalty at the start
@@ -91,6 +88,7 @@ class Progress:
     best_wer: float = float("inf")
     worse: int = 0  # validations since the best
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
+    begun_with: dict[str, Any] = field(default_factory=dict)  # training of the model begun with
 
 
 def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:

@@ -59,15 +59,17 @@ def forget_after(output: Path, step: int) -> None:
             (output / name).unlink(missing_ok=True)
 
 
-def initialise(model: Seq2Seq, path: str | Path) -> list[str]:
-    """Copy from a trained model all weights whose name and shape fit; returns the names of those that did not."""
-    given = checkpoint.load(path).model.state_dict()
+def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, Any]]:
+    """Copy from a trained model all weights that fit; the names of the others, and what it says of its training."""
+    trained = checkpoint.load(path)
+    given = trained.model.state_dict()
     own = model.state_dict()
     fitting = {n: w for n, w in given.items() if n in own and own[n].shape == w.shape}
     if not fitting:
         raise CheckpointError(f"{path}: no weight of it fits this network")
     model.load_state_dict({**own, **fitting})
-    return sorted(set(own) - set(fitting))
+    info = {key: value for key, value in trained.info.items() if key != "validations"}
+    return sorted(set(own) - set(fitting)), info
 
 
 def keep_checkpoint(output: Path, trained: Trained, step: int, keep: int) -> None:
@@ -84,7 +86,8 @@ def checkpoints(output: Path) -> list[Path]:
 
 def describe(progress: Progress, hours: float, manifests: tuple[str, ...]) -> dict[str, Any]:
     """What a model file says of its own training."""
-    return {
+    begun_with = {"begun_with": progress.begun_with} if progress.begun_with else {}
+    return begun_with | {
         "steps": progress.step,
         "skipped_steps": progress.skipped_steps,
         "audio_hours": round(progress.audio_seconds / 3600, 1),

@@ -59,16 +59,15 @@ def texts_of(choice: str, waveforms: Sequence[Waveform], threads: int, model: st
 def score(
     choice: str, utterances: Sequence[Any], texts: Sequence[str], seconds: float, wall: float
 ) -> Result:
-    """Error rate with its interval, over speakers where the manifest names at least five."""
+    """Error rate with its interval, over speakers where the manifest names enough of them."""
     from asr import metrics
     from asr.text import normalise
 
     counts = metrics.word_counts(
         [normalise(u.text) for u in utterances], [normalise(text) for text in texts]
     )
-    speakers = [u.speaker for u in utterances]
-    known = None not in speakers and len(set(speakers)) >= 5
-    low, high = metrics.confidence_interval(counts, speakers if known else None)
+    speakers = metrics.known_speakers([u.speaker for u in utterances])
+    low, high = metrics.confidence_interval(counts, speakers)
     total = metrics.total(counts)
     return Result(
         choice,
