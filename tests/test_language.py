@@ -188,6 +188,18 @@ def test_a_tiny_model_memorises_four_sentences(tmp_path: Path) -> None:
     assert {json.loads(row)["kind"] for row in rows} == {"train", "dev"}
 
 
+def test_it_learns_with_muon_too(tmp_path: Path) -> None:
+    before = load_lm(_train(tmp_path / "run", tmp_path, max_steps=1, optimizer="muon"))
+    after = load_lm(_train(tmp_path / "run", tmp_path, max_steps=60, optimizer="muon"))
+    first, last = (of_characters(t.model, t.tokenizer, FOUR).per_character for t in (before, after))
+    assert last < 0.5 * first
+
+
+def test_patience_ends_a_training_that_no_longer_gets_better_on_dev(tmp_path: Path) -> None:
+    still = {"learning_rate": 0.0, "max_steps": 50, "validate_every": 1, "patience": 3}
+    assert load_lm(_train(tmp_path / "run", tmp_path, **still)).info["steps"] == 4
+
+
 def test_perplexity_of_characters_is_that_of_each_sentence_alone(tmp_path: Path) -> None:
     trained = load_lm(_train(tmp_path / "run", tmp_path, max_steps=3))
     together = of_characters(trained.model, trained.tokenizer, FOUR)

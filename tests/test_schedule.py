@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from asr.errors import ConfigError
+from asr.errors import ConfigError, TrainingError
 from asr.training.schedule import (
     Progress,
     TrainingOptions,
+    check_end,
     fraction_done,
     is_finished,
     is_longer,
@@ -109,7 +110,6 @@ def test_patience_ends_after_that_many_validations_without_a_better_one() -> Non
         ({"epochs": 10}, False),
         ({"epochs": 20}, True),
         ({"patience": 2}, True),
-        ({}, False),
     ],
 )
 def test_a_finished_training_is_longer_only_if_all_limits_moved(
@@ -162,9 +162,10 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> No
 
 
 def test_an_end_is_any_of_four_options() -> None:
-    assert not TrainingOptions().has_end
+    with pytest.raises(TrainingError, match=r"never end: set one of training\.hours, .*patience"):
+        check_end(TrainingOptions())
     for name in ("hours", "epochs", "max_steps", "patience"):
-        assert TrainingOptions(**{name: 1}).has_end
+        check_end(TrainingOptions(**{name: 1}))
 
 
 def test_fraction_done_follows_whichever_end_is_nearer() -> None:

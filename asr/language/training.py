@@ -22,9 +22,12 @@ from asr.tokenizer import Tokenizer
 from asr.training import state
 from asr.training.interrupt import on_interrupt
 from asr.training.monitor import Monitor
+from asr.training.optimizer import Optimizer
+from asr.training.optimizer import build as build_optimizer
 from asr.training.schedule import (
     Progress,
-    TrainingOptions,
+    ScheduleOptions,
+    check_end,
     fraction_done,
     goes_back,
     is_finished,
@@ -48,34 +51,19 @@ class TextOptions:
 
 
 @dataclass(frozen=True)
-class LmTrainingOptions:
-    """How a language model is trained; the fields are those of TrainingOptions, and so is the schedule."""
+class LmTrainingOptions(ScheduleOptions):
+    """How a language model is trained."""
 
-    seed: int = 1
-    max_steps: int = 0
-    epochs: float = 0.0
-    hours: float = 0.0  # of training time, validation and the learning rate's decay included
-    learning_rate: float = 3e-3  # of AdamW, at its highest
+    learning_rate: float = 3e-3  # at its highest
     warmup_steps: int = 100
     cooldown: float = 0.4  # share of the training, its end, in which the rate falls linearly to 0
-    weight_decay: float = 0.01
-    clip: float = 1.0  # largest norm of the gradient
-    validate_every: int = 500  # steps
     save_minutes: float = 5.0  # at most this much work is lost when the process is killed
-    log_every: int = 50  # steps
-
-    def __post_init__(self) -> None:
-        self.schedule()  # refuses what is out of range
-
-    def schedule(self) -> TrainingOptions:
-        """The same as the options that the schedule's functions take."""
-        return TrainingOptions(**vars(self))
 
 
 @dataclass
 class _Run:
     trained: TrainedLm
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     progress: Progress
     rows: list[list[int]]  # encoded training sentences
     dev: list[str]
@@ -107,17 +95,14 @@ def train(
     state saved, and raises KeyboardInterrupt. Raises AsrError with one clear line where options, texts or
     checkpoints cannot be used, and where the training text holds text of text.dev or text.exclude.
     """
-    output, schedule = Path(output), training.schedule()
-    if not schedule.has_end:
-        raise TrainingError(
-            "this training would never end: set training.hours, training.epochs or training.max_steps"
-        )
+    output = Path(output)
+    check_end(training)
     monitor = Monitor(output)
     try:
         run = _prepare(output, monitor, lm, text, training, checked_device(device))
-        _restore(run, text, training, schedule, resume)
+        _restore(run, text, training, resume)
         with on_interrupt() as interrupted:
-            _loop(run, text, schedule, interrupted)
+            _loop(run, text, training, interrupted)
         _finish(run, text, training)
     finally:
         monitor.close()
@@ -143,10 +128,9 @@ def _prepare(
     tokenizer = Tokenizer()
     torch.manual_seed(training.seed)
     model = LanguageModel(tokenizer.size, lm).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=training.weight_decay)
     return _Run(
         TrainedLm(model, tokenizer, {}),
-        optimizer,
+        build_optimizer(model, training.optimizer),
         Progress(),
         [encoded(tokenizer, sentence.text) for sentence in found],
         dev,
@@ -161,7 +145,6 @@ def _restore(
     run: _Run,
     text: TextOptions,
     training: LmTrainingOptions,
-    schedule: TrainingOptions,
     resume: bool,
 ) -> None:
     """Go on from the saved state, or begin with the random weights."""
@@ -169,7 +152,7 @@ def _restore(
     if resume and last.exists():
         run.progress = state.load(last, run.model, run.optimizer)
         steps_per_epoch = len(_batches(run, text, training.seed))
-        if plateau.exists() and goes_back(run.progress, schedule, steps_per_epoch):
+        if plateau.exists() and goes_back(run.progress, training, steps_per_epoch):
             before = state.load(plateau, run.model, run.optimizer)
             run.progress = replace(before, cooldown_step=-1, end_step=-1)
         hours = run.progress.elapsed / 3600
@@ -194,34 +177,34 @@ def _batches(run: _Run, text: TextOptions, seed: int) -> list[list[int]]:
 
 
 def _loop(
-    run: _Run, text: TextOptions, schedule: TrainingOptions, interrupted: Callable[[], bool]
+    run: _Run, text: TextOptions, training: LmTrainingOptions, interrupted: Callable[[], bool]
 ) -> None:
     progress = run.progress
     saved = clock = time.monotonic()
-    batches = _batches(run, text, schedule.seed)
+    batches = _batches(run, text, training.seed)
     while True:
-        if plan_end(progress, schedule, len(batches)):
+        if plan_end(progress, training, len(batches)):
             run.save(state.PLATEAU)
-        if is_finished(progress, schedule):
+        if is_finished(progress, training):
             break
         if progress.batch >= len(batches):
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            batches = _batches(run, text, schedule.seed)
-        rate = learning_rate(progress, schedule)
+            batches = _batches(run, text, training.seed)
+        rate = learning_rate(progress, training)
         for parameters in run.optimizer.param_groups:
             parameters["lr"] = rate
         rows = [run.rows[index] for index in batches[progress.batch]]
-        _step(run, padded(rows).to(run.device), schedule)
+        _step(run, padded(rows).to(run.device), training)
         progress.step += 1
         progress.batch += 1
-        _show(run, fraction_done(progress, schedule, len(batches)))
-        if progress.step % schedule.log_every == 0:
+        _show(run, fraction_done(progress, training, len(batches)))
+        if progress.step % training.log_every == 0:
             _log(run, rate)
-        if progress.step % schedule.validate_every == 0:
+        if progress.step % training.validate_every == 0:
             _validate(run)
         now = time.monotonic()
         progress.elapsed, clock = progress.elapsed + now - clock, now
-        if interrupted() or now - saved >= schedule.save_minutes * 60:
+        if interrupted() or now - saved >= training.save_minutes * 60:
             run.save(state.LAST)
             saved = now
         if interrupted():
@@ -229,15 +212,15 @@ def _loop(
             raise KeyboardInterrupt
 
 
-def _step(run: _Run, tokens: Tensor, schedule: TrainingOptions) -> None:
+def _step(run: _Run, tokens: Tensor, training: LmTrainingOptions) -> None:
     """One update from a batch of padded sentences (N, L)."""
-    torch.manual_seed(schedule.seed * 1_000_003 + run.progress.step)  # a resumed run repeats it
+    torch.manual_seed(training.seed * 1_000_003 + run.progress.step)  # a resumed run repeats it
     run.model.train()
     run.optimizer.zero_grad()
     targets = int((tokens[:, 1:] != Tokenizer.pad).sum())
     nats = loss(run.model, tokens)
     (nats / targets).backward()
-    norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), schedule.clip))
+    norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
     if not math.isfinite(norm):
         raise TrainingError(
             f"step {run.progress.step}: gradient not finite: lower training.learning_rate"
@@ -285,7 +268,9 @@ def _validate(run: _Run) -> None:
     run.monitor.say(f"step {run.progress.step}  dev  {_in_words(row)}")
     best = min((past["character"] for past in run.progress.history), default=math.inf)
     run.progress.history.append({"step": run.progress.step} | row)
-    if row["character"] < best:
+    better = row["character"] < best
+    run.progress.worse = 0 if better else run.progress.worse + 1
+    if better:
         save_lm(run.output / state.BEST, run.trained)
 
 

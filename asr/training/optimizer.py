@@ -100,7 +100,10 @@ def build(model: nn.Module, kind: str) -> Optimizer:
         return torch.optim.AdamW(model.parameters(), lr=0.0)
     matrices = dict(_matrices(model))
     rest = [parameter for parameter in model.parameters() if parameter not in matrices]
-    return Together([Muon(matrices.items()), torch.optim.AdamW(rest, lr=0.0)])
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=0.0)]
+    if matrices:  # a small network has none
+        optimizers.insert(0, Muon(matrices.items()))
+    return Together(optimizers)
 
 
 def _matrices(model: nn.Module) -> Iterable[tuple[nn.Parameter, int]]:

@@ -21,7 +21,7 @@ from asr.training import distributed, state
 from asr.training.monitor import Monitor
 from asr.training.optimizer import Optimizer
 from asr.training.optimizer import build as build_optimizer
-from asr.training.schedule import Progress, TrainingOptions, goes_back
+from asr.training.schedule import Progress, TrainingOptions, check_end, goes_back
 from asr.training.validation import Validation
 
 MAX_NAMED = 20  # utterances left out that are shown; all of them are in the file
@@ -79,10 +79,7 @@ def prepare(
     augmentation: AugmentOptions,
 ) -> Run:
     """Read everything that training needs, with no progress yet."""
-    if not training.has_end:
-        options = ("hours", "epochs", "max_steps", "patience")
-        names = ", ".join(f"training.{name}" for name in options)
-        raise TrainingError(f"this training would never end: set one of {names}")
+    check_end(training)
     validation = Validation(data.dev, training.validate_utterances, place.device)
     examples = _load_in_turn(data, trained, augmentation, monitor, place)
     optimizer = build_optimizer(trained.model, training.optimizer)

@@ -3,17 +3,19 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from asr.errors import ConfigError
+from asr.errors import ConfigError, TrainingError
 from asr.model import LossWeights
+from asr.options import check_range
 
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "bf16", "float32")
+ENDS = ("hours", "epochs", "max_steps", "patience")
 NEVER = 10**15  # a step
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How a model is trained. The end is the first of max_steps, epochs and hours that is set (not 0)."""
+class ScheduleOptions:
+    """How any network is trained. The end is the first of max_steps, epochs and hours that is set (not 0)."""
 
     seed: int = 1
     max_steps: int = 0
@@ -25,6 +27,30 @@ class TrainingOptions:
     cooldown: float = 0.3  # share of the training, its end, in which the rate falls linearly to 0
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradient
+    validate_every: int = 500  # steps
+    patience: int = 0  # validations without a better result until it stops; 0 is never
+    save_minutes: float = 10.0  # at most this much work is lost when the process is killed
+    log_every: int = 50  # steps
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(
+                f"training.optimizer {self.optimizer!r}: allowed are {', '.join(OPTIMIZERS)}"
+            )
+        for name, value in vars(self).items():
+            if not isinstance(value, str) and not 0 <= value < float("inf"):
+                raise ConfigError(f"training.{name} {value}: must be 0 or more")
+        check_range(self, "training", ("cooldown",), 0, 1)
+        check_range(self, "training", ("validate_every", "log_every"), 1)
+        if self.clip == 0:
+            raise ConfigError(f"training.clip {self.clip}: must be above 0")
+
+
+@dataclass(frozen=True)
+class TrainingOptions(ScheduleOptions):
+    """How a recognizer is trained."""
+
     accumulate: int = 1  # batches a step
     precision: str = "auto"  # auto (bf16 where the chip has matrix units for it) | bf16 | float32
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
@@ -38,39 +64,20 @@ class TrainingOptions:
     guide_width: float = 0.1
     sampling: float = 0.0  # scheduled sampling: share of decoder inputs that are its own guesses
     sampling_from: int = 4000  # step
-    validate_every: int = 500  # steps
     validate_utterances: int = 200  # of the dev manifests, spread evenly; 0 is all
-    patience: int = 0  # validations without a better WER until it stops; 0 is never
     average: int = 5  # last checkpoints whose mean is tried as the final model
-    save_minutes: float = 10.0  # at most this much work is lost when the process is killed
-    log_every: int = 50  # steps
 
     def __post_init__(self) -> None:
+        """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
+        super().__post_init__()
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"training.precision {self.precision!r}: allowed are {', '.join(PRECISIONS)}"
             )
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(
-                f"training.optimizer {self.optimizer!r}: allowed are {', '.join(OPTIMIZERS)}"
-            )
-        for name in ("cooldown", "ctc", "label_smoothing", "sampling"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"training.{name} {getattr(self, name)}: must be from 0 to 1")
-        for name in ("accumulate", "validate_every", "log_every", "average"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} {getattr(self, name)}: must be at least 1")
-        for name, value in vars(self).items():
-            if not isinstance(value, str) and not 0 <= value < float("inf"):
-                raise ConfigError(f"training.{name} {value}: must be 0 or more")
-        for name in ("clip", "guide_width"):
-            if getattr(self, name) == 0:
-                raise ConfigError(f"training.{name} {getattr(self, name)}: must be above 0")
-
-    @property
-    def has_end(self) -> bool:
-        """Whether anything is set that ends the training."""
-        return max(self.max_steps, self.epochs, self.hours, self.patience) > 0
+        check_range(self, "training", ("ctc", "label_smoothing", "sampling"), 0, 1)
+        check_range(self, "training", ("accumulate", "average"), 1)
+        if self.guide_width == 0:
+            raise ConfigError(f"training.guide_width {self.guide_width}: must be above 0")
 
 
 @dataclass
@@ -91,7 +98,14 @@ class Progress:
     begun_with: dict[str, Any] = field(default_factory=dict)  # training of the model begun with
 
 
-def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
+def check_end(options: ScheduleOptions) -> None:
+    """Raise TrainingError if nothing is set that ends the training."""
+    if not max(getattr(options, name) for name in ENDS):
+        names = ", ".join(f"training.{name}" for name in ENDS)
+        raise TrainingError(f"this training would never end: set one of {names}")
+
+
+def plan_end(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> bool:
     """Fix, once it is due, where the learning rate begins to fall and where training ends; True if that is now."""
     last = _last_step(options, steps_per_epoch)
     by_steps = progress.step >= last - round(options.cooldown * last)
@@ -106,20 +120,20 @@ def plan_end(progress: Progress, options: TrainingOptions, steps_per_epoch: int)
     return True
 
 
-def fraction_done(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> float:
+def fraction_done(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> float:
     """How much of the training is over, from 0 to 1; 0 where only patience will end it."""
     by_time = progress.elapsed / (options.hours * 3600) if options.hours else 0.0
     return min(1.0, max(by_time, progress.step / _last_step(options, steps_per_epoch)))
 
 
-def is_longer(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
+def is_longer(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> bool:
     """Whether the options now ask for more, by at least a tenth, than a finished training has had."""
     last = _last_step(options, steps_per_epoch)
     longer = options.hours == 0 or options.hours * 3600 > 1.1 * progress.elapsed
-    return longer and last > 1.1 * progress.end_step and options.has_end
+    return longer and last > 1.1 * progress.end_step
 
 
-def goes_back(progress: Progress, options: TrainingOptions, steps_per_epoch: int) -> bool:
+def goes_back(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> bool:
     """Whether a training that is resumed should go on from its plateau, since more of it is asked for than before.
 
     That is so where it is finished, or its learning rate has begun to fall though by the hours it is not yet time to.
@@ -130,7 +144,7 @@ def goes_back(progress: Progress, options: TrainingOptions, steps_per_epoch: int
     return over and is_longer(progress, options, steps_per_epoch)
 
 
-def _last_step(options: TrainingOptions, steps_per_epoch: int) -> int:
+def _last_step(options: ScheduleOptions, steps_per_epoch: int) -> int:
     """The end that max_steps and epochs set; without either, a step that is never reached."""
     limits = [options.max_steps] if options.max_steps else []
     if options.epochs:
@@ -138,7 +152,7 @@ def _last_step(options: TrainingOptions, steps_per_epoch: int) -> int:
     return min(limits, default=NEVER)
 
 
-def learning_rate(progress: Progress, options: TrainingOptions) -> float:
+def learning_rate(progress: Progress, options: ScheduleOptions) -> float:
     """Warm-up, a plateau, and a linear fall to 0 (warmup-stable-decay), for the step about to be made.
 
     Where both steps and hours set an end, the one that has less left decides.
@@ -168,7 +182,7 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
     )
 
 
-def is_finished(progress: Progress, options: TrainingOptions) -> bool:
+def is_finished(progress: Progress, options: ScheduleOptions) -> bool:
     """Whether the planned end is reached, or the patience, or the time is over."""
     over_time = options.hours > 0 and progress.elapsed >= options.hours * 3600
     impatient = options.patience > 0 and progress.worse >= options.patience
