@@ -44,7 +44,7 @@ def read(paths: Iterable[str | Path], skip: Sequence[str] = ()) -> list[Sentence
     ConfigError for a `skip` that names none of the files or no lines.
     """
     names = [str(path) for path in paths]
-    skipped = _ranges(skip, names)
+    skipped = line_ranges(skip, names)
     found: list[Sentence] = []
     for path in names:
         before = len(found)
@@ -66,8 +66,8 @@ def read(paths: Iterable[str | Path], skip: Sequence[str] = ()) -> list[Sentence
     return found
 
 
-def _ranges(skip: Sequence[str], paths: Sequence[str]) -> dict[str, list[range]]:
-    """The lines to leave out, by the name of the file."""
+def line_ranges(skip: Sequence[str], paths: Sequence[str]) -> dict[str, list[range]]:
+    """The lines to leave out, by the name of the file: "books.txt:1200-5600". Raises ConfigError as `read` does."""
     names = {Path(path).name for path in paths}
     ranges: dict[str, list[range]] = {}
     for entry in skip:

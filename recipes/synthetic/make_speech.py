@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +27,7 @@ from asr import audio, augment, manifest
 from asr.errors import AsrError, AudioError
 from asr.files import atomic_write
 from asr.manifest import Utterance
+from asr.sentences import line_ranges
 from asr.text import normalise
 from recipes.synthetic import sentences, voices
 from recipes.synthetic.voices import SAMPLE_RATE, SPEAKERS, Speaker, Waveform
@@ -179,6 +180,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="manifests of all dev and test sets: no sentence of theirs is spoken",
     )
     add = parser.add_argument
+    add("--skip", default=[], nargs="*", metavar="FILE:LINES", help="not spoken: book.txt:120-560")
     add("--folder", type=Path, default=Path("data/synthetic"), help="where the audio goes")
     add(
         "--output",
@@ -203,8 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     try:
         excluded = sentences.held_out(options.exclude)
-        found = [s for path in options.lines for s in sentences.read_lines(path)]
-        found += [s for path in options.books for s in sentences.read_books(path)]
+        skip = defaultdict(list, line_ranges(options.skip, [*options.lines, *options.books]))
+        found = [s for path in options.lines for s in sentences.read_lines(path, skip[path.name])]
+        found += [s for path in options.books for s in sentences.read_books(path, skip[path.name])]
         chosen, dropped = sentences.choose(found, excluded, options.seed)
         print(
             f"{len(found):,} sentences, {len(chosen):,} to choose from;"

@@ -62,9 +62,9 @@ def held_out(manifests: Iterable[str | Path]) -> HeldOut:
     return HeldOut(frozenset(texts), frozenset(span for text in texts for span in _spans(text)))
 
 
-def read_lines(path: str | Path) -> Iterator[str]:
-    """The sentences of a file with one utterance a line, in sentence case where it is all capitals."""
-    for line in _open(path).split("\n"):
+def read_lines(path: str | Path, skip: Sequence[range] = ()) -> Iterator[str]:
+    """The sentences of a file with one utterance a line, in sentence case where all is capitals; none of lines `skip`."""
+    for line in _lines(path, skip):
         text = " ".join(line.translate(_PLAIN).split())
         if text.isupper():
             text = _I.sub("I", text.lower())
@@ -73,9 +73,9 @@ def read_lines(path: str | Path) -> Iterator[str]:
             yield text if text[-1] in ".!?" else text + "."
 
 
-def read_books(path: str | Path) -> Iterator[str]:
-    """The sentences of a book of plain text; paragraphs are parted by empty lines."""
-    for paragraph in re.split(r"\n\s*\n", _open(path).replace("\r", "")):
+def read_books(path: str | Path, skip: Sequence[range] = ()) -> Iterator[str]:
+    """The sentences of a book of plain text; paragraphs are parted by empty lines; none of lines `skip`."""
+    for paragraph in re.split(r"\n\s*\n", "\n".join(_lines(path, skip))):
         text = " ".join(paragraph.translate(_PLAIN).replace(" ,", ",").split())
         text = _TITLES.sub(lambda match: _TITLE_WORDS[match[1]], text)
         yield from (sentence.strip(" '") for sentence in _END.split(text))
@@ -125,7 +125,17 @@ def _spans(text: str) -> Iterator[str]:
         yield " ".join(words[start : start + SPAN_WORDS])
 
 
-def _open(path: str | Path) -> str:
+def _lines(path: str | Path, skip: Sequence[range]) -> list[str]:
+    """The lines of a file; those to be skipped are empty, so that no paragraph goes on across them."""
+    lines = _text(path).replace("\r", "").split("\n")
+    for numbers in skip:
+        for number in numbers:
+            if number <= len(lines):
+                lines[number - 1] = ""
+    return lines
+
+
+def _text(path: str | Path) -> str:
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:
