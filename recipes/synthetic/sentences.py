@@ -63,7 +63,7 @@ def held_out(manifests: Iterable[str | Path]) -> HeldOut:
 
 
 def read_lines(path: str | Path, skip: Sequence[range] = ()) -> Iterator[str]:
-    """The sentences of a file with one utterance a line, in sentence case where all is capitals; none of lines `skip`."""
+    """The sentences of a file with one utterance a line, all capitals in sentence case; none of lines `skip`."""
     for line in _lines(path, skip):
         text = " ".join(line.translate(_PLAIN).split())
         if text.isupper():
