@@ -17,7 +17,7 @@ from torch.nn.functional import ctc_loss
 from asr.decoding import DecodingOptions, Hypothesis, Search, decode, greedy
 from asr.decoding.ctc_prefix import start as ctc_start
 from asr.decoding.hotwords import HotWords
-from asr.decoding.words import LookAhead, WordScorer
+from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
 from asr.errors import ConfigError
 from asr.model import Memory
 from asr.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ WEIGHTS = {
     "ctc_weight": 0.4,
     "lm_weight": 0.5,
     "ngram_weight": 0.3,
+    "unknown_penalty": 1.5,
     "word_bonus": 0.7,
     "hotword_boost": 0.6,
 }
@@ -78,6 +79,8 @@ def words_log_prob(text: str) -> float:
     for word in text.split():
         log_prob, state = model.score(state, word)
         total += log_prob
+        if word not in model.unigrams() and word not in " ".join(PHRASES).split():
+            total -= WEIGHTS["unknown_penalty"]
     return total + model.end(state)
 
 
@@ -451,9 +454,7 @@ def test_words_are_asked_for_once() -> None:
 
     model = JointToy(TOKENIZER)
     words = Counting()
-    state = WordScorer(words, LookAhead(words, TOKENIZER), TOKENIZER, 4).start(
-        model.memory([8, 8]), 3
-    )
+    state = WordScorer(LookAhead(words, TOKENIZER), TOKENIZER, 4).start(model.memory([8, 8]), 3)
     for _ in range(3):
         state = state.advance(torch.arange(6), torch.tensor([5] * 6))
     assert asked == [("<s>", "a"), ("<s>", "aa"), ("<s>", "aaa")]
@@ -480,10 +481,20 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         DecodingOptions(lm_weight=-0.1)
 
 
+def test_unknown_words_cost_the_penalty_once_and_hot_ones_nothing() -> None:
+    words = Penalised(ToyWords(), 2.0, ["abb"])
+    start = words.start()
+    for word, off in (("aba", 0.0), ("abb", 0.0), ("bb", 2.0)):
+        log_prob, after = words.score(start, word)
+        assert (log_prob + off, after) == ToyWords().score(start, word)
+    assert words.unigrams() == ToyWords().unigrams() | {"abb": ToyWords.unknown}
+    assert words.unknown == ToyWords.unknown - 2
+
+
+@pytest.mark.parametrize("words", [ToyWords(), Penalised(ToyWords(), 2.0, ["b"])])
 @pytest.mark.parametrize("text", ["a", "aba", "abb", "b a", "aba b abb"])
-def test_what_is_charged_ahead_sums_to_the_n_gram_score(text: str) -> None:
-    words = ToyWords()
-    state = WordScorer(words, LookAhead(words, TOKENIZER), TOKENIZER, 4).start(
+def test_what_is_charged_ahead_sums_to_the_n_gram_score(text: str, words: WordModel) -> None:
+    state = WordScorer(LookAhead(words, TOKENIZER), TOKENIZER, 4).start(
         JointToy(TOKENIZER).memory([8]), 1
     )
     total = 0.0

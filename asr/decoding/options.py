@@ -13,6 +13,7 @@ NOT_NEGATIVE = (
     "coverage_bonus",
     "lm_weight",
     "ngram_weight",
+    "unknown_penalty",
     "word_bonus",
     "hotword_boost",
     "max_tokens_per_second",
@@ -27,7 +28,8 @@ class DecodingOptions:
 
         score(y) = S(y) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
         S(y) = (1 - ctc_weight) * log P_attention(y, eos) + ctc_weight * log P_ctc(y)
-             + lm_weight * log P_lm(y, eos) + ngram_weight * log P_ngram(words of y, end)
+             + lm_weight * log P_lm(y, eos)
+             + ngram_weight * (log P_ngram(words of y, end) - unknown_penalty * (words of y that it does not know))
              + word_bonus * (words of y) + hotword_boost * (characters of hot words in y)
 
     The division is GNMT's length normalisation (Wu et al. 2016, section 7, equation 14; length_penalty 1 is close
@@ -45,6 +47,7 @@ class DecodingOptions:
     ctc_weight: float = 0.0  # share of CTC in log P, 0 to 1; the rest is the decoder's
     lm_weight: float = 0.3  # of a character language model, where a search has one
     ngram_weight: float = 0.3  # of a word n-gram model, where a search has one
+    unknown_penalty: float = 0.0  # in nats; words that are hot count as known
     word_bonus: float = 0.0  # added per word, in nats; language models prefer few words
     hotword_boost: float = 0.5  # added per character of a hot word, in nats
     max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut

@@ -8,7 +8,7 @@ from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
 from asr.decoding.scorers import AttentionScorer, CharacterModel, LmScorer, Scorer, WordCountScorer
-from asr.decoding.words import LookAhead, WordModel, WordScorer
+from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
 from asr.errors import ConfigError
 from asr.model import Seq2Seq
 from asr.tokenizer import Tokenizer
@@ -70,6 +70,10 @@ class Search:
 
     def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:
         if tokenizer.alphabet not in self._look_aheads:
+            if self.options.unknown_penalty:
+                phrases = self.hotwords.phrases if self.hotwords is not None else ()
+                hot = {word for phrase in phrases for word in phrase.split()}
+                ngram = Penalised(ngram, self.options.unknown_penalty, hot)
             self._look_aheads[tokenizer.alphabet] = LookAhead(ngram, tokenizer)
         return self._look_aheads[tokenizer.alphabet]
 
@@ -93,8 +97,7 @@ class Search:
             found["lm"] = (options.lm_weight, LmScorer(self.lm.model))
         if self.ngram is not None and options.ngram_weight:
             space = _space(tokenizer, "ngram")
-            look_ahead = self._look_ahead(self.ngram, tokenizer)
-            words = WordScorer(self.ngram, look_ahead, tokenizer, space)
+            words = WordScorer(self._look_ahead(self.ngram, tokenizer), tokenizer, space)
             found["ngram"] = (options.ngram_weight, words)
         if options.word_bonus:
             count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)

@@ -1,10 +1,10 @@
 """Word n-gram fusion: what an n-gram model says of whole words, spread over the characters that spell them.
 
-Any word can be spelled: one that the n-gram does not know costs what its <unk> costs.
+Any word can be spelled: one that the n-gram does not know costs what its <unk> costs, and a penalty where one is set.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,6 +41,30 @@ class WordModel(Protocol):
         """The log-probability of an unknown word without context."""
 
 
+class Penalised:
+    """An n-gram model to which words outside its vocabulary and `also` are less likely by `penalty` nats."""
+
+    def __init__(self, ngram: WordModel, penalty: float, also: Iterable[str] = ()) -> None:
+        self.ngram = ngram
+        self.penalty = penalty
+        self.start, self.end = ngram.start, ngram.end
+        self._known = dict.fromkeys(also, ngram.unknown) | dict(ngram.unigrams())
+
+    def score(self, state: Any, word: str) -> tuple[float, Context]:
+        """See WordModel."""
+        log_prob, after = self.ngram.score(state, word)
+        return log_prob if word in self._known else log_prob - self.penalty, after
+
+    def unigrams(self) -> Mapping[str, float]:
+        """See WordModel."""
+        return self._known
+
+    @property
+    def unknown(self) -> float:
+        """See WordModel."""
+        return self.ngram.unknown - self.penalty
+
+
 class LookAhead:
     """What the beginning of a word says about it, before it is whole (Ortmanns & Ney 2000, section 3).
 
@@ -51,6 +75,7 @@ class LookAhead:
 
     def __init__(self, ngram: WordModel, tokenizer: Tokenizer) -> None:
         """Sort the vocabulary, so that the words with a common beginning are neighbours."""
+        self.ngram = ngram
         words = sorted(ngram.unigrams().items())
         self._words = [word for word, _ in words]
         self._sums = np.concatenate([[0.0], np.exp([p for _, p in words]).cumsum()])
@@ -99,26 +124,26 @@ class Next:
 
 @dataclass(frozen=True)
 class WordScorer:
-    """Fuses an n-gram model, looking ahead within words."""
+    """Fuses the n-gram model of a look-ahead."""
 
-    ngram: WordModel
     look_ahead: LookAhead
     tokenizer: Tokenizer
     space: int  # the id of the character between words
 
     def start(self, memory: Memory, rows: int) -> "WordState":
         """See Scorer."""
-        first: list[Row] = [(self.ngram.start(), "")] * (len(memory.lengths) * rows)
+        first: list[Row] = [(self.look_ahead.ngram.start(), "")] * (len(memory.lengths) * rows)
         return WordState(self, memory.mask.device, first, {})
 
     def next(self, row: Row) -> Next:
         """What the tokens cost that may follow in `row`; a space between words costs nothing."""
         context, spelled = row
         charged, changes = self.look_ahead(spelled)
-        log_prob, after = self.ngram.score(context, spelled) if spelled else (0.0, context)
+        ngram = self.look_ahead.ngram
+        log_prob, after = ngram.score(context, spelled) if spelled else (0.0, context)
         scores = changes.copy()
         scores[self.space] = log_prob - charged
-        scores[Tokenizer.eos] = log_prob - charged + self.ngram.end(after)
+        scores[Tokenizer.eos] = log_prob - charged + ngram.end(after)
         return Next(scores, after)
 
 
