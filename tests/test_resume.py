@@ -26,7 +26,7 @@ from trainings import (
     state,
 )
 
-from asr.errors import CheckpointError
+from asr.errors import CheckpointError, TrainingError
 from asr.training import loop, validation
 
 STEPS = 12
@@ -128,22 +128,23 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
     assert losses(tmp_path) == losses(whole)
 
 
-def test_ctrl_c_ends_the_step_saves_and_raises(
-    tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_raises(
+    number: signal.Signals, tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = itertools.count(1)
     step = loop._step
 
     def pressed_in_the_third(*arguments: object) -> bool:
         if next(steps) == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return step(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "_step", pressed_in_the_third)
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, config(manifest_path))
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(number) is handler
     assert state(tmp_path)["progress"]["step"] == 3
     assert run(tmp_path, config(manifest_path)).joinpath("model.pt").exists()
 
@@ -188,6 +189,28 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, config(manifest_path))
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_two_trainings_do_not_write_to_one_folder(
+    tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = []
+    step = loop._step
+
+    def second_one_begins(*arguments: object) -> bool:
+        with pytest.raises(TrainingError) as error:
+            run(tmp_path, config(manifest_path, {"training": {"max_steps": 1}}))
+        errors.append(str(error.value))
+        return step(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_step", second_one_begins)
+    run(tmp_path, config(manifest_path, {"training": {"max_steps": 2}}))
+    assert len(errors) == 2
+    assert str(tmp_path) in errors[0]
+    assert "another training writes here" in errors[0]
+    assert state(tmp_path)["progress"]["step"] == 2
+    monkeypatch.undo()  # the first has ended, and with it its lock
+    run(tmp_path, config(manifest_path, {"training": {"max_steps": 3}}))
 
 
 def test_a_longer_training_goes_on_from_the_plateau(tmp_path: Path, manifest_path: Path) -> None:

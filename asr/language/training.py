@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from asr.model.lm import LanguageModel, LmOptions
 from asr.options import check_range
 from asr.tokenizer import Tokenizer
 from asr.training import state
-from asr.training.interrupt import on_interrupt
+from asr.training.interrupt import alone_in, on_interrupt
 from asr.training.monitor import Monitor
 from asr.training.optimizer import Optimizer
 from asr.training.optimizer import build as build_optimizer
@@ -91,21 +92,19 @@ def train(
 ) -> Path:
     """Train until the planned end and return the path of the final model, `output`/model.pt.
 
-    Goes on from `output`/last.pt if that is there and `resume`. Ctrl-C ends it after the step that runs, with the
-    state saved, and raises KeyboardInterrupt. Raises AsrError with one clear line where options, texts or
-    checkpoints cannot be used, and where the training text holds text of text.dev or text.exclude.
+    Goes on from `output`/last.pt if that is there and `resume`. Ctrl-C or SIGTERM ends it after the step that runs,
+    with the state saved, and raises KeyboardInterrupt. Raises AsrError with one clear line where options, texts or
+    checkpoints cannot be used, where the training text holds text of text.dev or text.exclude, and where another
+    training writes to `output`.
     """
     output = Path(output)
     check_end(training)
-    monitor = Monitor(output)
-    try:
+    with alone_in(output), closing(Monitor(output)) as monitor:
         run = _prepare(output, monitor, lm, text, training, checked_device(device))
         _restore(run, text, training, resume)
         with on_interrupt() as interrupted:
             _loop(run, text, training, interrupted)
         _finish(run, text, training)
-    finally:
-        monitor.close()
     return output / state.FINAL
 
 

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from asr.errors import TrainingError
 from asr.features import FeatureOptions
 from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
-from asr.training.interrupt import on_interrupt
+from asr.training.interrupt import alone_in, on_interrupt
 from asr.training.monitor import Monitor
 from asr.training.run import Run, new_model, prepare, restore
 from asr.training.schedule import (
@@ -49,13 +50,18 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
 
     Goes on from `output`/last.pt if that is there and `resume`; otherwise starts from random weights (training.seed),
     or from the fitting weights of the model `initial`. Under torchrun each process trains on its share of every
-    batch. Ctrl-C ends it after the step that runs, with the state saved, and raises KeyboardInterrupt. Raises
-    AsrError with one clear line where options, manifests or checkpoints cannot be used.
+    batch. Ctrl-C or SIGTERM ends it after the step that runs, with the state saved, and raises KeyboardInterrupt.
+    Raises AsrError with one clear line where options, manifests or checkpoints cannot be used, and where another
+    training writes to `output`.
     """
     output = Path(output)
     place = distributed.start(device)
-    monitor = Monitor(output if place.rank == 0 else None)
-    try:
+    with ExitStack() as stack:
+        stack.callback(distributed.stop)
+        if place.rank == 0:
+            stack.enter_context(alone_in(output))
+        monitor = Monitor(output if place.rank == 0 else None)
+        stack.callback(monitor.close)
         trained = new_model(model, features, training.seed, place.device)
         run = prepare(
             trained,
@@ -71,9 +77,6 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
             _loop(run, training, data, augmentation, interrupted)
         if run.writes:
             _finish(run, training, data)
-    finally:
-        monitor.close()
-        distributed.stop()
     return output / state.FINAL
 
 
