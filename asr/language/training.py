@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +147,15 @@ def _restore(
     resume: bool,
 ) -> None:
     """Go on from the saved state, or begin with the random weights."""
-    last, plateau = run.output / state.LAST, run.output / state.PLATEAU
-    if resume and last.exists():
-        run.progress = state.load(last, run.model, run.optimizer)
-        steps_per_epoch = len(_batches(run, text, training.seed))
-        if plateau.exists() and goes_back(run.progress, training, steps_per_epoch):
-            before = state.load(plateau, run.model, run.optimizer)
-            run.progress = replace(before, cooldown_step=-1, end_step=-1)
+
+    def back(progress: Progress) -> bool:
+        return goes_back(
+            progress, training, len(_batches(run, text, training.seed, progress.epoch))
+        )
+
+    progress = state.resume(run.output, run.model, run.optimizer, back) if resume else None
+    if progress is not None:
+        run.progress = progress
         hours = run.progress.elapsed / 3600
         run.monitor.say(f"going on from step {run.progress.step}, {hours:.2f} h")
     else:
@@ -164,13 +166,13 @@ def _restore(
     run.monitor.begin(run.progress.step)
 
 
-def _batches(run: _Run, text: TextOptions, seed: int) -> list[list[int]]:
-    """The rows of each batch of the epoch that progress stands in."""
+def _batches(run: _Run, text: TextOptions, seed: int, epoch: int) -> list[list[int]]:
+    """The rows of each batch of an epoch."""
     batches = epoch_batches(
         [[len(row)] for row in run.rows],
         batch_frames=text.batch_characters,
         seed=seed,
-        epoch=run.progress.epoch,
+        epoch=epoch,
     )
     return [[index for index, _ in batch] for batch in batches]
 
@@ -180,7 +182,7 @@ def _loop(
 ) -> None:
     progress = run.progress
     saved = clock = time.monotonic()
-    batches = _batches(run, text, training.seed)
+    batches = _batches(run, text, training.seed, progress.epoch)
     while True:
         if plan_end(progress, training, len(batches)):
             run.save(state.PLATEAU)
@@ -188,7 +190,7 @@ def _loop(
             break
         if progress.batch >= len(batches):
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            batches = _batches(run, text, training.seed)
+            batches = _batches(run, text, training.seed, progress.epoch)
         rate = learning_rate(progress, training)
         for parameters in run.optimizer.param_groups:
             parameters["lr"] = rate

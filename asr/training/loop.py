@@ -136,7 +136,7 @@ def _groups(
     """
     progress = run.progress
     while True:
-        batches = run.batches(training, data)
+        batches = run.batches(training, data, progress.epoch)
         steps_per_epoch = -(-len(batches) // training.accumulate)
         while progress.batch < len(batches):
             started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Options in, a training that is ready to go on out: network, optimizer, data, and the progress made before."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -56,9 +56,10 @@ class Run:
         if self.writes:
             state.save(self.output / name, self.model, self.optimizer, self.progress)
 
-    def batches(self, training: TrainingOptions, data: DataOptions) -> list[list[tuple[int, int]]]:
-        """The batches of the epoch that progress stands in, over all processes."""
-        epoch = self.progress.epoch
+    def batches(
+        self, training: TrainingOptions, data: DataOptions, epoch: int
+    ) -> list[list[tuple[int, int]]]:
+        """The batches of an epoch, over all processes."""
         return epoch_batches(
             [example.frames for example in self.data.examples],
             batch_frames=round(data.batch_seconds / self.data.hop_seconds),
@@ -105,13 +106,14 @@ def restore(
     initial: str | Path | None,
 ) -> None:
     """Go on from the saved state, or begin with the random or the given weights."""
-    last, plateau = run.output / state.LAST, run.output / state.PLATEAU
-    if resume and last.exists():
-        run.progress = state.load(last, run.model, run.optimizer)
-        if plateau.exists() and goes_back(run.progress, training, len(run.batches(training, data))):
-            before = state.load(plateau, run.model, run.optimizer)
-            run.progress = replace(before, cooldown_step=-1, end_step=-1)
-        progress = run.progress
+
+    def back(progress: Progress) -> bool:
+        steps = len(run.batches(training, data, progress.epoch))
+        return goes_back(progress, training, steps)
+
+    progress = state.resume(run.output, run.model, run.optimizer, back) if resume else None
+    if progress is not None:
+        run.progress = progress
         unused = f"; {initial} is not used" if initial is not None else ""
         run.monitor.say(
             f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h{unused}"

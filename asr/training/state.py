@@ -1,6 +1,7 @@
 """The whole state of a training as one file that can go on exactly, and the checkpoints it leaves behind."""
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> Progress:
         raise CheckpointError(
             f"{path}: not the state of this network ({reason}); use another output folder or --no-resume"
         ) from error
+
+
+def resume(
+    output: Path, model: nn.Module, optimizer: Optimizer, goes_back: Callable[[Progress], bool]
+) -> Progress | None:
+    """Put the last state in `output` into model and optimizer; None if there is none.
+
+    Where `goes_back` says so of its progress, it is the state before the learning rate began to fall instead.
+    """
+    last, plateau = output / LAST, output / PLATEAU
+    if not last.exists():
+        return None
+    progress = load(last, model, optimizer)
+    if plateau.exists() and goes_back(progress):
+        return replace(load(plateau, model, optimizer), cooldown_step=-1, end_step=-1)
+    return progress
 
 
 def forget_after(output: Path, step: int) -> None:
