@@ -78,7 +78,7 @@ def spec_augment(
     """
     batch, frames, mels = features.shape
     lengths = lengths.to("cpu", torch.float32)
-    longest = (options.time_mask_fraction * lengths).floor()
+    longest = (options.time_mask_fraction * lengths.double()).floor().float()
     widest = torch.full((batch,), float(min(options.freq_mask_bins, mels)))
     valid = torch.arange(frames) < lengths[:, None]
     times = _spans(options.time_masks, longest, lengths, frames, generator) & valid

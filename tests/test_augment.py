@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -45,6 +45,7 @@ def spans(hidden: Tensor) -> list[int]:
 
 
 @settings(max_examples=50, deadline=None)
+@example(lengths=[2], time_masks=1, freq_masks=0, fraction=math.nextafter(0.5, 0), bins=0, seed=1)
 @given(
     lengths=st.lists(st.integers(1, 300), min_size=1, max_size=5),
     time_masks=st.integers(0, 6),
