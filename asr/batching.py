@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr import audio, augment, text
+from asr import audio, augment, phonemes, text
 from asr.errors import AsrError, TrainingError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
@@ -57,6 +57,8 @@ class Batch:
     feature_lengths: Tensor  # (B,)
     tokens: Tensor  # (B, L) without sos and eos, padded with pad
     token_lengths: Tensor  # (B,)
+    phonemes: Tensor  # (B, P), with P = 0 where no model is to learn them
+    phoneme_lengths: Tensor  # (B,)
     ids: tuple[str, ...]
     seconds: float  # of audio, without padding
 
@@ -70,6 +72,7 @@ class Example:
     store: int
     offsets: tuple[int, ...]
     frames: tuple[int, ...]
+    phonemes: tuple[int, ...] = ()
 
 
 class TrainingSet:
@@ -99,23 +102,29 @@ class TrainingSet:
         """The batch of (example index, variant) pairs."""
         chosen = [(self.examples[i], v) for i, v in picks]
         frames = [e.frames[v] for e, v in chosen]
-        lengths = [len(e.tokens) for e, _ in chosen]
         mels = self.stores[0].shape[1]
         features = torch.zeros(len(chosen), -(-max(frames) // PAD_FRAMES) * PAD_FRAMES, mels)
-        tokens = torch.full((len(chosen), max(lengths)), Tokenizer.pad)
         for row, (example, variant) in enumerate(chosen):
             start = example.offsets[variant]
             stored = self.stores[example.store][start : start + frames[row]]
             features[row, : frames[row]] = torch.from_numpy(np.array(stored, dtype=np.float32))
-            tokens[row, : lengths[row]] = torch.tensor(example.tokens)
         return Batch(
             features,
             torch.tensor(frames),
-            tokens,
-            torch.tensor(lengths),
+            *_padded([e.tokens for e, _ in chosen], Tokenizer.pad),
+            *_padded([e.phonemes for e, _ in chosen], phonemes.BLANK),
             tuple(e.id for e, _ in chosen),
             sum(frames) * self.hop_seconds,
         )
+
+
+def _padded(rows: Sequence[tuple[int, ...]], padding: int) -> tuple[Tensor, Tensor]:
+    """Rows of labels as one tensor (B, L), and their lengths (B,)."""
+    lengths = [len(row) for row in rows]
+    labels = torch.full((len(rows), max(lengths)), padding)
+    for place, row in zip(labels, rows, strict=True):
+        place[: len(row)] = torch.tensor(row)
+    return labels, torch.tensor(lengths)
 
 
 def epoch_batches(
@@ -156,9 +165,12 @@ def load_training_set(
     features: FeatureOptions,
     augmentation: augment.AugmentOptions,
     options: DataOptions,
+    with_phonemes: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingSet:
     """Encode the texts and open, or first compute, the cached features of named manifests."""
+    if with_phonemes:
+        phonemes.encode("")  # raises before the features are computed, not after
     examples: list[Example] = []
     stores: list[np.ndarray] = []
     skipped: list[str] = []
@@ -180,10 +192,11 @@ def load_training_set(
         for utterance in utterances:
             if utterance.id not in index["entries"]:
                 continue
-            entry = index["entries"][utterance.id]
-            example = Example(
-                utterance.id, _tokens(utterance, tokenizer), len(stores) - 1, *map(tuple, entry)
-            )
+            offsets, frames = map(tuple, index["entries"][utterance.id])
+            normalised = text.normalise(utterance.text)
+            tokens = _tokens(normalised, tokenizer)
+            spoken = phonemes.encode(normalised) if with_phonemes else ()
+            example = Example(utterance.id, tokens, len(stores) - 1, offsets, frames, spoken)
             reason = _unusable(example, features, options)
             if reason:
                 skipped.append(f"{name}: {utterance.id}: {reason}")
@@ -210,8 +223,7 @@ def _open_store(path: Path, n_mels: int) -> np.ndarray:
     return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, n_mels)
 
 
-def _tokens(utterance: Utterance, tokenizer: Tokenizer) -> tuple[int, ...]:
-    normalised = text.normalise(utterance.text)
+def _tokens(normalised: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(tokenizer.encode("".join(c for c in normalised if c in tokenizer.alphabet)))
 
 

@@ -24,6 +24,7 @@ def tiny_options(
     layers: int = 1,
     input_feeding: bool = True,
     ctc: bool = True,
+    phonemes: bool = False,
     dropout: float = 0.0,
     **encoder: Any,
 ) -> ModelOptions:
@@ -42,7 +43,10 @@ def tiny_options(
     )
     sizes = {"width": 8, "channels": 3, "subsampling": 2, "bottom_layers": 0, "flat_layers": 1}
     return ModelOptions(
-        EncoderOptions(cell=cell, **(sizes | {"dropout": dropout} | encoder)), decoder, ctc
+        EncoderOptions(cell=cell, **(sizes | {"dropout": dropout} | encoder)),
+        decoder,
+        ctc,
+        phonemes,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr import audio, batching, manifest
+from asr import audio, batching, manifest, phonemes
 from asr.augment import AugmentOptions, waveform_variants
 from asr.batching import (
     PAD_FRAMES,
@@ -147,6 +147,7 @@ def test_a_batch_is_zero_and_pad_past_the_lengths() -> None:
     assert batch.features[0, 7:].abs().max() == batch.features[1, 13:].abs().max() == 0
     assert batch.tokens.tolist() == [[4, 5, 6], [7, Tokenizer.pad, Tokenizer.pad]]
     assert batch.token_lengths.tolist() == [3, 1]
+    assert batch.phonemes.shape == (2, 0)
     assert batch.ids == ("a", "b")
     assert batch.seconds == pytest.approx(0.2)
     assert len(data) == 2
@@ -173,6 +174,22 @@ def load(
         augmentation=augmentation,
         options=DataOptions(cache=str(cache), workers=1, **data),
     )
+
+
+def test_a_batch_has_the_phonemes_of_its_texts(corpus: list[Utterance], tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="the pronouncing dictionary is not installed")
+    data = load_training_set(
+        [("train", corpus)],
+        TOKENIZER,
+        features=FEATURES,
+        augmentation=PLAIN,
+        options=DataOptions(cache=str(tmp_path), workers=1),
+        with_phonemes=True,
+    )
+    batch = data.batch([(0, 0), (1, 0)])
+    hello, its_two = phonemes.encode("hello"), phonemes.encode("it's two")
+    assert batch.phoneme_lengths.tolist() == [4, 5]
+    assert batch.phonemes.tolist() == [[*hello, phonemes.BLANK], list(its_two)]
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from asr.model import DecoderOptions, EncoderOptions, Losses, LossWeights, Memor
 from asr.model.encoder import LockedDropout
 from asr.model.memory import length_mask
 from asr.model.seq2seq import cross_entropy, decoder_inputs_and_targets, guide_penalty
+from asr.phonemes import BLANK
 
 ENCODERS: list[dict[str, Any]] = [
     {"subsampling": 1, "bottom_layers": 1, "norm": False},
@@ -339,6 +340,38 @@ def test_without_a_ctc_head_the_loss_is_the_attentions() -> None:
     assert model.ctc_log_probs(model.encode(*padded(random_features(20)))) is None
     losses = run(model, random_features(20), random_tokens(3))
     close(losses.total, losses.attention + losses.guide)
+
+
+def test_the_phoneme_head_learns_from_the_first_layer_alone() -> None:
+    model = tiny_model(phonemes=True)
+    batch = (*padded(random_features(40, 30)), *padded(random_tokens(4, 2), TOKENIZER.pad))
+    spoken = (torch.tensor([[2, 3, 3], [40, 1, 0]]), torch.tensor([3, 2]))
+    without = model(*batch, LossWeights(ctc=0.3), *spoken)
+    losses = model(*batch, LossWeights(ctc=0.3, phonemes=0.5), *spoken)
+    assert without.phonemes == 0
+    assert losses.phonemes > 0
+    close(losses.total, without.total + 0.5 * losses.phonemes)
+    losses.phonemes.backward()
+    assert model.phonemes is not None
+    assert model.phonemes.weight.grad is not None
+    first, *others = model.encoder.layers
+    assert all(parameter.grad is not None for parameter in first.parameters())
+    assert all(parameter.grad is None for layer in others for parameter in layer.parameters())
+
+
+def test_a_phoneme_loss_is_what_its_utterance_alone_has() -> None:
+    model = tiny_model(phonemes=True)
+    features, tokens = random_features(40, 30), random_tokens(4, 2)
+    spoken = [torch.tensor([2, 3, 3]), torch.tensor([40, 1])]
+    weights = LossWeights(phonemes=1.0)
+    both = model(
+        *padded(features), *padded(tokens, TOKENIZER.pad), weights, *padded(spoken, BLANK)
+    ).phonemes
+    alone = [
+        model(*padded([f]), *padded([t]), weights, *padded([s])).phonemes
+        for f, t, s in zip(features, tokens, spoken, strict=True)
+    ]
+    close(both, sum(alone))
 
 
 def guide_of(rows: Tensor, width: float = 0.1) -> float:

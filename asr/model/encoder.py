@@ -69,10 +69,16 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, M) with frame counts (B,) to values (B, U, D) with step counts (B,), zero past them."""
+        return self.levels(features, lengths)[-1]
+
+    def levels(self, features: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What each layer gives, from the first to the one that `forward` returns."""
         values, lengths = self.subsample(features, lengths)
+        outputs = []
         for layer in self.layers:
             values, lengths = layer(values, lengths)
-        return values, lengths
+            outputs.append((values, lengths))
+        return outputs
 
 
 class Subsampling(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from asr.model.decoder import Decoder, DecoderOptions, State
 from asr.model.encoder import Encoder, EncoderOptions
 from asr.model.memory import Memory, length_mask
+from asr.phonemes import BLANK, SIZE
 from asr.tokenizer import Tokenizer
 
 CTC_SECONDS = 0.04  # longest CTC frame: English has up to about 25 characters a second
@@ -21,6 +22,9 @@ class ModelOptions:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     ctc: bool = True  # a CTC head on the memory
+    phonemes: bool = (
+        False  # a CTC head of English phonemes on the first layer, used in training alone
+    )
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class LossWeights:
     guide: float = 0.0  # weight of the guided-attention penalty
     guide_width: float = 0.1  # its tolerance, as a share of the utterance
     sampling: float = 0.0  # share of decoder inputs that are its own guesses
+    phonemes: float = 0.0  # weight of their CTC loss, added to the rest
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Losses:
     attention: Tensor
     ctc: Tensor
     guide: Tensor
+    phonemes: Tensor
     total: Tensor
     targets: Tensor
 
@@ -61,11 +67,14 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(vocabulary, width, options.decoder)
         self.ctc_factor = ctc_factor(self.frame_seconds)
         self.ctc = nn.Linear(width, vocabulary * self.ctc_factor) if options.ctc else None
+        self.phonemes = nn.Linear(width, SIZE) if options.phonemes else None
         self.apply(_open_forget_gates)
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
         """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
-        values, lengths = self.encoder(features, feature_lengths)
+        return self._memory(*self.encoder(features, feature_lengths))
+
+    def _memory(self, values: Tensor, lengths: Tensor) -> Memory:
         return self.decoder.memory(values, lengths, length_mask(lengths, values.shape[1]))
 
     def initial_state(self, memory: Memory) -> State:
@@ -97,9 +106,15 @@ class Seq2Seq(nn.Module):
         tokens: Tensor,
         token_lengths: Tensor,
         weights: LossWeights,
+        phonemes: Tensor | None = None,
+        phoneme_lengths: Tensor | None = None,
     ) -> Losses:
-        """The losses of a batch: features (B, T, M), (B,), tokens (B, L) without sos and eos, (B,)."""
-        memory = self.encode(features, feature_lengths)
+        """The losses of a batch: features (B, T, M), (B,), tokens (B, L) without sos and eos, (B,).
+
+        Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds.
+        """
+        levels = self.encoder.levels(features, feature_lengths)
+        memory = self._memory(*levels[-1])
         share = weights.ctc if self.ctc is not None else 0.0
         ctc_loss = self._ctc_loss(memory, tokens, token_lengths) if share > 0 else _nothing(memory)
         attention_loss = guide_loss = _nothing(memory)
@@ -108,7 +123,14 @@ class Seq2Seq(nn.Module):
                 memory, tokens, token_lengths, weights
             )
         total = (1 - share) * (attention_loss + weights.guide * guide_loss) + share * ctc_loss
-        return Losses(attention_loss, ctc_loss, guide_loss, total, (token_lengths + 1).sum())
+        phoneme_loss = _nothing(memory)
+        if self.phonemes is not None and weights.phonemes > 0:
+            assert phonemes is not None
+            assert phoneme_lengths is not None
+            phoneme_loss = self._phoneme_loss(*levels[0], phonemes, phoneme_lengths)
+            total = total + weights.phonemes * phoneme_loss
+        targets = (token_lengths + 1).sum()
+        return Losses(attention_loss, ctc_loss, guide_loss, phoneme_loss, total, targets)
 
     def _attention_losses(
         self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
@@ -123,18 +145,32 @@ class Seq2Seq(nn.Module):
         return loss, guide_penalty(attention, token_lengths + 1, memory, weights.guide_width)
 
     def _ctc_loss(self, memory: Memory, tokens: Tensor, token_lengths: Tensor) -> Tensor:
-        """Sum of the CTC losses; an utterance with more labels than frames counts as 0."""
         log_probs = self.ctc_log_probs(memory)
         assert log_probs is not None
-        return nn.functional.ctc_loss(
-            log_probs.transpose(0, 1),
-            tokens,
-            memory.lengths * self.ctc_factor,
-            token_lengths,
-            blank=Tokenizer.blank,
-            reduction="sum",
-            zero_infinity=True,
-        )
+        frames = memory.lengths * self.ctc_factor
+        return ctc_loss(log_probs, frames, tokens, token_lengths, Tokenizer.blank)
+
+    def _phoneme_loss(
+        self, values: Tensor, lengths: Tensor, phonemes: Tensor, phoneme_lengths: Tensor
+    ) -> Tensor:
+        assert self.phonemes is not None
+        log_probs = self.phonemes(values).float().log_softmax(-1)
+        return ctc_loss(log_probs, lengths, phonemes, phoneme_lengths, BLANK)
+
+
+def ctc_loss(
+    log_probs: Tensor, frames: Tensor, labels: Tensor, label_lengths: Tensor, blank: int
+) -> Tensor:
+    """Sum of the CTC losses of (B, F, V) and (B,) with labels (B, L) and (B,); one that cannot fit counts as 0."""
+    return nn.functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        labels,
+        frames,
+        label_lengths,
+        blank=blank,
+        reduction="sum",
+        zero_infinity=True,
+    )
 
 
 def ctc_factor(frame_seconds: float) -> int:

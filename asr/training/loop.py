@@ -31,7 +31,7 @@ from asr.training.schedule import (
 )
 
 MAX_SKIPPED_IN_A_ROW = 20
-SUMS = ("attention", "ctc", "guide", "targets", "total")  # of Losses, for the log
+SUMS = ("attention", "ctc", "guide", "phonemes", "targets", "total")  # of Losses, for the log
 
 
 def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an option of the command
@@ -209,6 +209,8 @@ def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOp
             batch.tokens.to(device),
             batch.token_lengths.to(device),
             loss_weights(run.progress.step, training),
+            batch.phonemes.to(device),
+            batch.phoneme_lengths.to(device),
         )
     return losses
 

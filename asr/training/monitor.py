@@ -13,7 +13,8 @@ from asr.training import distributed
 from asr.training.schedule import Progress
 
 METRICS = "metrics.jsonl"
-SUMS = ("attention", "ctc", "guide", "targets", "gradient_norm", "steps", "audio_seconds")
+LOSSES = ("attention", "ctc", "guide", "phonemes")
+SUMS = (*LOSSES, "targets", "gradient_norm", "steps", "audio_seconds")
 
 
 class Monitor:
@@ -83,7 +84,7 @@ class Monitor:
         totals = distributed.total(*(self.sums.get(name, 0.0) for name in SUMS))
         sums = dict(zip(SUMS, totals, strict=True))
         targets = max(1.0, sums["targets"])
-        row = {name: sums[name] / targets for name in ("attention", "ctc", "guide")}
+        row = {name: sums[name] / targets for name in LOSSES}
         row["gradient_norm"] = sums["gradient_norm"] / max(1.0, sums["steps"])
         row["times_real_time"] = sums["audio_seconds"] / seconds
         row["data_wait"] = self.sums.get("waited", 0.0) / seconds
@@ -92,8 +93,8 @@ class Monitor:
         self.write("train", progress, row)
         self.say(
             f"step {progress.step}  epoch {progress.epoch}  {progress.elapsed / 3600:.2f} h  "
-            f"attention {row['attention']:.3f}  ctc {row['ctc']:.3f}  guide {row['guide']:.3f}  "
-            f"norm {row['gradient_norm']:.2f}  lr {learning_rate:.2e}  {row['times_real_time']:.0f}x real time  "
+            + "".join(f"{name} {row[name]:.3f}  " for name in LOSSES)
+            + f"norm {row['gradient_norm']:.2f}  lr {learning_rate:.2e}  {row['times_real_time']:.0f}x real time  "
             f"data wait {row['data_wait']:.1%}"
             + (f"  {progress.skipped_steps} steps skipped" if progress.skipped_steps else "")
         )

@@ -199,6 +199,7 @@ def _load_data(
             features=trained.features,
             augmentation=augmentation,
             options=data,
+            with_phonemes=trained.model.options.phonemes,
             on_progress=on_progress,
         )
     for line in examples.skipped[:MAX_NAMED]:

@@ -56,6 +56,9 @@ class TrainingOptions(ScheduleOptions):
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
     masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes far longer to start
     ctc: float = 0.3  # share of CTC in the loss
+    phonemes: float = (
+        0.3  # weight of the phonemes' loss, where the model has such a head (model.phonemes)
+    )
     ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
@@ -179,6 +182,7 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
         guide=guide,
         guide_width=options.guide_width,
         sampling=options.sampling if step >= options.sampling_from else 0.0,
+        phonemes=options.phonemes,
     )
 
 

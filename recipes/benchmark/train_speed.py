@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from asr import config
+from asr import config, phonemes
 from asr.augment import spec_augment
 from asr.batching import Batch, Example, TrainingSet
 from asr.config import Config
@@ -123,7 +123,15 @@ def timed_step(
     features = spec_augment(batch.features, batch.feature_lengths, recipe.augment)
     weights = loss_weights(plan.at_step, recipe.training)
     with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
-        losses = model(features, batch.feature_lengths, batch.tokens, batch.token_lengths, weights)
+        losses = model(
+            features,
+            batch.feature_lengths,
+            batch.tokens,
+            batch.token_lengths,
+            weights,
+            batch.phonemes,
+            batch.phoneme_lengths,
+        )
     clock.append(time.perf_counter())
     (losses.total / losses.targets).backward()
     clock.append(time.perf_counter())
@@ -144,8 +152,20 @@ def made_up_data(recipe: Config, seconds: float, path: Path) -> TrainingSet:
     random.standard_normal(size, dtype=np.float32).astype(np.float16).tofile(path)
     store = np.memmap(path, dtype=np.float16, mode="r").reshape(size)
     letters = random.integers(Tokenizer.first_character, Tokenizer().size, (count, tokens))
+    spoken = (
+        random.integers(2, phonemes.SIZE, letters.shape)
+        if recipe.model.phonemes
+        else letters[:, :0]
+    )
     examples = [
-        Example(str(row), tuple(letters[row].tolist()), 0, (row * frames,), (frames,))
+        Example(
+            str(row),
+            tuple(letters[row].tolist()),
+            0,
+            (row * frames,),
+            (frames,),
+            tuple(spoken[row].tolist()),
+        )
         for row in range(count)
     ]
     return TrainingSet(examples, [store], [], hop)

@@ -39,6 +39,7 @@ if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
     prepare vctk "$root/VCTK" --holdout 20
     prepare kaldi_dir "$root/speechocean762"
 fi
+[ "$config" != here ] || [ -f "$manifests/synthetic-train.jsonl" ] || ROOT="$root" recipes/synthetic/run.sh --hours 8
 
 train=(-m asr train "recipes/librispeech/$config.toml" --output "$run")
 if [ "${PROCESSES:-1}" -gt 1 ]; then
