@@ -29,8 +29,8 @@ def test_all_assets_fit_into_30_megabytes() -> None:
 
 def test_the_bundled_model_reads_the_samples(samples: Evaluation) -> None:
     assert len(samples.rows) == 8
-    assert samples.wer < 0.35
-    assert samples.cer < 0.2
+    assert samples.wer < 0.2
+    assert samples.cer < 0.1
     assert samples.cut == 0
 
 
@@ -46,7 +46,8 @@ def test_it_says_nothing_on_silence(recognizer: asr.Recognizer) -> None:
 def test_its_card_names_every_manifest_it_was_trained_on() -> None:
     card = (ASSETS / "README.md").read_text(encoding="utf-8")
     trained_on = checkpoint.load(checkpoint.bundled()).info["manifests"]
-    corpora = {"train-clean-5", "train-clean-100", "commonvoice", "kathleen", "ljspeech", "vctk"}
+    libri, others = {"train-clean-5", "train-clean-100"}, {"commonvoice", "kathleen", "ljspeech"}
+    corpora = libri | others | {"vctk", "synthetic"}
     assert {Path(name).stem.removesuffix("-train") for name in trained_on} == corpora
     for corpus in corpora:
         assert corpus in card.lower().replace(" ", ""), corpus
