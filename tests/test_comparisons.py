@@ -2,17 +2,19 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asr import manifest
+from asr import config, manifest
 from asr.evaluate import evaluate
 from asr.recognizer import load
 from recipes.benchmark import accuracy
 from recipes.one_vector import by_length
 
-SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "manifest.jsonl"
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
 
 
 def test_accuracy_is_that_of_evaluate_and_every_text_is_kept(
@@ -67,3 +69,14 @@ def test_rates_by_length_count_each_row_in_its_stretch(
     assert line == "| model-a | 37.5 / 15.0 | - | - | 0.0 / 0.0 | 16.7 / 6.7 |"
     assert by_length.main([str(tmp_path / "gone.tsv")]) == 2
     assert str(tmp_path / "gone.tsv") in capsys.readouterr().err
+
+
+def test_the_bundled_encoder_fits_the_recipe_that_begins_with_it() -> None:
+    recipe = config.load(ROOT / "recipes" / "one_vector" / "one_vector.toml").model.encoder
+    bundled = load().trained.model.options.encoder
+    assert replace(recipe, dropout=bundled.dropout) == bundled
+
+
+def test_the_bundled_model_is_of_the_recipe_that_says_so() -> None:
+    recipe = config.load(ROOT / "recipes" / "librispeech" / "here.toml")
+    assert recipe.model == load().trained.model.options

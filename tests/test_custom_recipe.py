@@ -1,0 +1,48 @@
+"""recipes/custom/run.sh as a user calls it: a folder of recordings with texts in, a model and its score out."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asr import checkpoint, manifest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("encoder.width=16", "decoder.width=16", "decoder.attention.width=16")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """The synthetic samples as somebody's own recordings; what the recipe makes of them is removed."""
+    folder = tmp_path / f"own-{os.getpid()}"
+    folder.mkdir()
+    samples = ROOT / "data" / "samples"
+    for utterance in manifest.read(samples / "manifest.jsonl"):
+        audio = Path(utterance.audio)
+        shutil.copy(audio, folder)
+        (folder / audio.name).with_suffix(".txt").write_text(utterance.text)
+    yield folder
+    shutil.rmtree(ROOT / "runs" / f"custom-{folder.name}", ignore_errors=True)
+
+
+def test_a_folder_becomes_a_measured_model(folder: Path) -> None:
+    sets = [option for name in SMALL for option in ("--set", f"model.{name}")]
+    ran = subprocess.run(
+        ["bash", ROOT / "recipes/custom/run.sh", folder, "--set", "training.max_steps=1", *sets],
+        env=os.environ
+        | {"HOLDOUT": "2", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    run = ROOT / "runs" / f"custom-{folder.name}"
+    assert checkpoint.load(run / "model.pt").info["steps"] == 1
+    assert "2 scored" in ran.stdout
+    assert len((run / "dev.tsv").read_text().splitlines()) == 3
+    assert json.loads((run / "check.json").read_text())
