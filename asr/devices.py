@@ -1,4 +1,4 @@
-"""The machine that a model runs on: a device's name checked, and memory kept flat."""
+"""The machine that a model runs on: a device's name checked, its fast arithmetic, and memory kept flat."""
 
 import ctypes
 import os
@@ -7,6 +7,7 @@ from functools import cache
 from typing import cast
 
 import torch
+from torch import nn
 
 from asr.errors import ConfigError
 
@@ -27,6 +28,31 @@ def checked_device(device: str) -> torch.device:
     if place.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"device {device!r}: torch finds no Apple GPU here; use cpu")
     return place
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 are faster there than in float32.
+
+    True for GPUs that know bf16 and for CPUs with instructions for its products (AMX, AVX512-BF16); any other CPU is
+    slower in it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    known = [getattr(torch.cpu, name, None) for name in names]
+    return device.type == "cpu" and any(bool(ask()) for ask in known if ask is not None)
+
+
+def has_bf16_kernels(model: nn.Module) -> bool:
+    """Whether torch can run the model's recurrent layers in bf16 on a CPU: oneDNN refuses small ones on some chips."""
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            for rnn in model.modules():
+                if isinstance(rnn, nn.RNNBase):
+                    rnn(torch.zeros(2, 3, rnn.input_size))
+    except RuntimeError:
+        return False
+    return True
 
 
 def limit_caches() -> None:

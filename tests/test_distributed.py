@@ -12,6 +12,10 @@ from asr import manifest
 from asr.training.distributed import Place
 
 STEADY = {"training": {"max_steps": 8, "ctc_alone_steps": 2}}  # 2 steps without a decoder gradient
+MUON = {
+    "model": {"encoder": {"width": 128}},  # matrices large enough for it
+    "training": {"max_steps": 8, "optimizer": "muon"},
+}
 HOURS = {"training": {"max_steps": 0, "hours": 1 / 3600, "cooldown": 0.5}}
 LONG = {"training": {"max_steps": 1000}}
 WAIT = 180  # seconds for all of it; a hang is what these tests look for
@@ -48,6 +52,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, manifest_path: Path) -> Pair:
         ("spoilt", steady, {}, {"spoil_in": 7}),
         ("empty", config(empty), {}, {}),
         ("gone", config(gone), {}, {}),
+        ("muon", config(manifest_path, MUON), {}, {}),
     ]
     ports = _free_ports(len(plans))
     jobs = [
@@ -79,6 +84,16 @@ def test_two_processes_give_the_losses_and_weights_of_one(
     torch.testing.assert_close(state(two)["weights"], expected, rtol=1e-3, atol=1e-4)
     seconds = [state(output)["progress"]["audio_seconds"] for output in (one, two)]
     assert seconds[0] == pytest.approx(seconds[1])
+
+
+def test_two_processes_that_share_muons_work_give_the_losses_and_weights_of_one(
+    tmp_path: Path, manifest_path: Path, pair: Pair
+) -> None:
+    one = run(tmp_path, config(manifest_path, MUON))
+    two = pair.folder / "muon"
+    torch.testing.assert_close(losses(two), losses(one), rtol=1e-3, atol=1e-3)
+    expected = state(one)["weights"]
+    torch.testing.assert_close(state(two)["weights"], expected, rtol=1e-2, atol=1e-3)
 
 
 def test_a_batch_of_fewer_utterances_than_processes_was_among_them(

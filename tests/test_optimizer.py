@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from asr.training import optimizer
-from asr.training.optimizer import Muon, orthogonal
+from asr.training.optimizer import Muon, orthogonal, share_out
 
 
 def network() -> nn.Module:
@@ -102,3 +102,31 @@ def test_muon_learns_a_linear_map_of_badly_scaled_inputs() -> None:
             group["lr"] = 0.05 * (1 - step / 200)
         muon.step()
     assert losses[-1] < losses[0] / 30
+
+
+def test_work_is_shared_out_evenly_and_every_task_once() -> None:
+    sizes = [1280, 256, 1280, 256, 512, 256, 512, 256]
+    for workers in (1, 2, 3):
+        chosen = share_out(sizes, workers)
+        loads = [
+            sum(size for size, worker in zip(sizes, chosen, strict=True) if worker == w)
+            for w in range(workers)
+        ]
+        assert sum(loads) == sum(sizes)
+        assert max(loads) <= max(1280, sum(sizes) / workers + 256)
+    assert share_out([], 2) == []
+
+
+def test_bf16_turns_a_step_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(bf16: bool) -> torch.Tensor:
+        monkeypatch.setattr(optimizer, "multiplies_bf16", lambda device: bf16)
+        matrix = nn.Parameter(torch.zeros(256, 128))
+        matrix.grad = torch.randn(256, 128, generator=torch.Generator().manual_seed(4))
+        muon = Muon([(matrix, 2)])
+        muon.param_groups[0]["lr"] = 1.0
+        muon.step()
+        return matrix.detach().flatten()
+
+    exact, short = step(bf16=False), step(bf16=True)
+    assert not torch.equal(exact, short)
+    assert torch.nn.functional.cosine_similarity(exact, short, 0) > 0.999

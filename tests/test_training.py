@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from models import tiny_model
 from trainings import config, losses, make_manifest, rows, run, same_weights, state
 
 from asr import checkpoint, manifest
@@ -18,6 +19,7 @@ from asr.manifest import Utterance
 from asr.model import Losses
 from asr.recognizer import load
 from asr.training import loop, validation
+from asr.training import run as training_run
 from asr.training.validation import Validation, spread
 
 LEARNS: dict[str, dict[str, Any]] = {
@@ -218,6 +220,19 @@ def test_bf16_changes_the_losses_a_little(tmp_path: Path, manifest_path: Path) -
     short = run(tmp_path / "bf16", config(manifest_path, {"training": {"precision": "bf16"}}))
     assert losses(short) != losses(exact)
     torch.testing.assert_close(losses(short)[:3], losses(exact)[:3], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_auto_is_bf16_where_the_chip_is_faster_in_it_and_knows_the_layers(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, known: bool
+) -> None:
+    monkeypatch.setattr(training_run, "multiplies_bf16", lambda device: fast)
+    monkeypatch.setattr(training_run, "has_bf16_kernels", lambda model: known)
+    cpu = torch.device("cpu")
+    assert training_run.uses_bf16("auto", tiny_model(), cpu) is (fast and known)
+    assert training_run.uses_bf16("bf16", tiny_model(), cpu)
+    assert not training_run.uses_bf16("float32", tiny_model(), cpu)
 
 
 def test_short_utterances_come_first_for_their_epochs_then_a_random_order_of_the_seed(

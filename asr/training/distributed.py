@@ -75,15 +75,30 @@ def total(*values: float) -> list[float]:
     return [float(v) for v in sums]
 
 
+def position() -> tuple[int, int]:
+    """The rank of this process, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def add_up(tensors: Sequence[torch.Tensor]) -> None:
+    """Replace every tensor by its sum over all processes, in one exchange."""
+    if not dist.is_initialized() or not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    sums = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, values in zip(tensors, sums, strict=True):
+        tensor.copy_(values.view_as(tensor))
+
+
 def add_gradients(model: nn.Module) -> None:
     """Replace every gradient by its sum over all processes, in one exchange; one that no process has stays None."""
     if not dist.is_initialized():
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
-    present = torch.tensor([float(p.grad is not None) for p in parameters])
-    gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-    flat = torch.cat([present.to(gradients[0]), *gradients])
-    dist.all_reduce(flat)
-    present, *sums = flat.split([len(parameters), *(p.numel() for p in parameters)])
-    for parameter, count, gradient in zip(parameters, present.tolist(), sums, strict=True):
-        parameter.grad = gradient.view_as(parameter) if count else None
+    device = parameters[0].device
+    present = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    add_up([present, *gradients])
+    for parameter, count, gradient in zip(parameters, present.tolist(), gradients, strict=True):
+        parameter.grad = gradient if count else None

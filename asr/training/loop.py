@@ -200,9 +200,7 @@ def _skip(run: Run, suspects: list[Batch], group: list[Batch]) -> None:
 
 def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOptions) -> Losses:
     device = run.place.device
-    with torch.autocast(
-        device.type, torch.bfloat16, enabled=_uses_bf16(training.precision, device)
-    ):
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
         losses: Losses = run.model(
             features.to(device),
             batch.feature_lengths.to(device),
@@ -213,16 +211,6 @@ def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOp
             batch.phoneme_lengths.to(device),
         )
     return losses
-
-
-def _uses_bf16(precision: str, device: torch.device) -> bool:
-    """bf16 where asked for, or where the chip has matrix units for it: a CPU without them is slower in bf16."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    has_matrix_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return bool(has_matrix_units())
 
 
 def _validate(run: Run, training: TrainingOptions) -> None:

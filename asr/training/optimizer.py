@@ -4,11 +4,14 @@ Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) replaces th
 matrix whose singular values are all equal, so that no direction dominates a step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+
+from asr.devices import multiplies_bf16
+from asr.training import distributed
 
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; Jordan's
@@ -17,7 +20,10 @@ SMALLEST = 128  # rows or columns; smaller matrices are AdamW's
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with decoupled weight decay; a recurrent layer's gates, stacked in one matrix, are orthogonalised apart."""
+    """Muon with decoupled weight decay; a recurrent layer's gates, stacked in one matrix, are orthogonalised apart.
+
+    Processes that train together share the work: each orthogonalises some matrices and gives the others their updates.
+    """
 
     def __init__(self, matrices: Iterable[tuple[nn.Parameter, int]], *, iterations: int = 4):
         """`matrices` are parameters (G * H, I) with their number of gates G; 1 where there are none."""
@@ -28,19 +34,47 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change every matrix that has a gradient."""
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum"] = torch.zeros_like(matrix)
-                momentum = state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
-                gates = matrix.grad.lerp(momentum, MOMENTUM).unflatten(0, (group["gates"], -1))
-                update = orthogonal(gates, self.iterations).flatten(0, 1)
-                size = RMS * max(gates.shape[1:]) ** 0.5
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * size)
+        groups = [group for group in self.param_groups if group["params"][0].grad is not None]
+        rank, world = distributed.position()
+        workers = share_out([group["params"][0].numel() for group in groups], world)
+        updates = []
+        for group, worker in zip(groups, workers, strict=True):
+            direction = self._direction(group["params"][0])
+            mine = worker == rank
+            updates.append(
+                self._update(direction, group["gates"]) if mine else torch.zeros_like(direction)
+            )
+        distributed.add_up(updates)
+        for group, update in zip(groups, updates, strict=True):
+            matrix = group["params"][0]
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+
+    def _direction(self, matrix: nn.Parameter) -> Tensor:
+        """The gradient with Nesterov's momentum, which it becomes part of."""
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if not state:
+            state["momentum"] = torch.zeros_like(matrix)
+        momentum = state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
+        return matrix.grad.lerp(momentum, MOMENTUM)
+
+    def _update(self, direction: Tensor, count: int) -> Tensor:
+        """The orthogonal matrices of `count` gates, as large as AdamW's steps."""
+        gates = direction.unflatten(0, (count, -1))
+        size = RMS * max(gates.shape[1:]) ** 0.5
+        gates = gates / (gates.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+        if multiplies_bf16(gates.device):  # precise enough, as in Jordan's
+            gates = gates.bfloat16()
+        return orthogonal(gates, self.iterations).flatten(0, 1).to(direction.dtype) * size
+
+
+def share_out(sizes: Sequence[int], workers: int) -> list[int]:
+    """For each task, which worker does it: the largest first, each to the one with the least to do so far."""
+    load, chosen = [0] * workers, [0] * len(sizes)
+    for task in sorted(range(len(sizes)), key=lambda task: -sizes[task]):
+        chosen[task] = min(range(workers), key=load.__getitem__)
+        load[chosen[task]] += sizes[task]
+    return chosen
 
 
 class Optimizer(Protocol):

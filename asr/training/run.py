@@ -10,6 +10,7 @@ from asr import checkpoint, leaks, manifest, sentences
 from asr.augment import AugmentOptions
 from asr.batching import DataOptions, TrainingSet, epoch_batches, load_training_set
 from asr.checkpoint import Trained
+from asr.devices import has_bf16_kernels, multiplies_bf16
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
 from asr.files import atomic_write
@@ -40,6 +41,7 @@ class Run:
     monitor: Monitor
     output: Path
     place: distributed.Place
+    bf16: bool  # whether the losses are computed in it, the weights staying float32
 
     @property
     def model(self) -> Seq2Seq:
@@ -84,7 +86,15 @@ def prepare(
     validation = Validation(data.dev, training.validate_utterances, place.device)
     examples = _load_in_turn(data, trained, augmentation, monitor, place)
     optimizer = build_optimizer(trained.model, training.optimizer)
-    return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place)
+    bf16 = uses_bf16(training.precision, trained.model, place.device)
+    return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place, bf16)
+
+
+def uses_bf16(precision: str, model: Seq2Seq, device: torch.device) -> bool:
+    """bf16 where asked for, or where the chip is faster in it and has what the model needs for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return multiplies_bf16(device) and (device.type != "cpu" or has_bf16_kernels(model))
 
 
 def new_model(

@@ -52,7 +52,7 @@ class TrainingOptions(ScheduleOptions):
     """How a recognizer is trained."""
 
     accumulate: int = 1  # batches a step
-    precision: str = "auto"  # auto (bf16 where the chip has matrix units for it) | bf16 | float32
+    precision: str = "auto"  # auto (bf16 where the chip is faster in it) | bf16 | float32
     short_first_epochs: int = 1  # epochs in which the batches come in order of length
     masks_from: int = 1500  # step; before it SpecAugment is off, or CTC takes far longer to start
     ctc: float = 0.3  # share of CTC in the loss
