@@ -1,4 +1,7 @@
-"""A recipe in TOML and `--set section.key=value` in, one frozen `Config` out; unknown keys are refused by name."""
+"""A recipe in TOML and `--set section.key=value` in, one frozen `Config` out; unknown keys are refused by name.
+
+A recipe may begin with `base = "other.toml"`, a recipe beside it: then it holds only what differs from that one.
+"""
 
 import tomllib
 from collections.abc import Sequence
@@ -56,15 +59,41 @@ def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Config | LmConf
 
 
 def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The tables of a recipe over those of the recipe beside it that its key `base` names, and the overrides."""
+    values = _tables(path)
+    base = values.pop("base", None)
+    if base is not None:
+        values = _merged(_base(path, base), values)
+    for override in overrides:
+        _apply(values, override)
+    return values
+
+
+def _base(path: str | Path, base: Any) -> dict[str, Any]:
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{path}: base {base!r}: must be the file name of a recipe beside it")
+    values = _tables(Path(path).parent / base)
+    if "base" in values:
+        raise ConfigError(f"{path}: base {base}: has a base itself; one that has none is allowed")
+    return values
+
+
+def _tables(path: str | Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read recipe: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    for override in overrides:
-        _apply(values, override)
-    return values
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """All keys of both; where both have a table it is merged in turn, any other value of `above` wins."""
+    both = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both
 
 
 def _build(kind: type[T], path: str | Path, values: dict[str, Any]) -> T:

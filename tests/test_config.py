@@ -46,6 +46,32 @@ def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None
     assert (built.features, built.augment) == (default.features, default.augment)
 
 
+def test_a_recipe_with_a_base_changes_that_one_and_not_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text(
+        '[data]\ntrain = ["a.jsonl"]\n[model.encoder]\nwidth = 64\n[training]\nseed = 5\n',
+        encoding="utf-8",
+    )
+    text = 'base = "below.toml"\n[model.encoder]\nchannels = 8\n[training]\nhours = 2\n'
+    built = config.load(write(tmp_path, text), ["training.seed=7"])
+    assert built.data.train == ("a.jsonl",)
+    assert (built.model.encoder.width, built.model.encoder.channels) == (64, 8)
+    assert (built.training.hours, built.training.seed) == (2.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base = 3\n", "base 3: must be the file name of a recipe beside it"),
+        ('base = ""\n', "base '': must be the file name"),
+        ('base = "none.toml"\n', r"none\.toml: cannot read recipe: No such file"),
+        ('base = "recipe.toml"\n', r"base recipe\.toml: has a base itself"),
+    ],
+)
+def test_a_base_that_cannot_be_used_is_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(write(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -41,11 +41,19 @@ if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
 fi
 [ "$config" != here ] || [ -f "$manifests/synthetic-train.jsonl" ] || ROOT="$root" recipes/synthetic/run.sh --hours 8
 
-train=(-m asr train "recipes/librispeech/$config.toml" --output "$run")
-if [ "${PROCESSES:-1}" -gt 1 ]; then
-    torchrun --nproc-per-node "$PROCESSES" "${train[@]}" "$@"
-else
-    python "${train[@]}" "$@"
+train() { # recipe, options of asr train
+    local arguments=(-m asr train "recipes/librispeech/$1.toml" --output "runs/$1" "${@:2}")
+    if [ "${PROCESSES:-1}" -gt 1 ]; then
+        torchrun --nproc-per-node "$PROCESSES" "${arguments[@]}"
+    else
+        python "${arguments[@]}"
+    fi
+}
+
+train "$config" "$@"
+if [ "$config" = here ]; then # its second part
+    train here-on --init runs/here/model.pt "$@"
+    run=runs/here-on
 fi
 
 [ "$config" != here ] || tests="$tests speechocean762"
