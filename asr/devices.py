@@ -44,9 +44,9 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def has_bf16_kernels(model: nn.Module) -> bool:
-    """Whether torch can run the model's recurrent layers in bf16 on a CPU: oneDNN refuses small ones on some chips."""
+    """Whether torch can train the model's recurrent layers in bf16 on a CPU: oneDNN refuses small ones on some chips."""
     try:
-        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16), torch.enable_grad():  # as in training
             for rnn in model.modules():
                 if isinstance(rnn, nn.RNNBase):
                     rnn(torch.zeros(2, 3, rnn.input_size))

@@ -35,6 +35,7 @@ from asr.config import Config
 from asr.errors import AsrError
 from asr.model import Seq2Seq
 from asr.tokenizer import Tokenizer
+from asr.training.optimizer import Optimizer, build
 from asr.training.run import new_model
 from asr.training.schedule import loss_weights
 
@@ -81,7 +82,9 @@ def measure(plan: Plan) -> Speed:
     torch.set_num_threads(plan.threads)
     recipe = config.load(plan.recipe, plan.overrides)
     model = new_model(recipe.model, recipe.features, seed=1, device=torch.device("cpu")).model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.training.learning_rate)
+    optimizer = build(model, recipe.training.optimizer)
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = recipe.training.learning_rate
     with tempfile.TemporaryDirectory() as folder:
         data = made_up_data(recipe, plan.seconds, Path(folder) / "features.f16")
         steps, cpu = [], []
@@ -110,7 +113,7 @@ def measure(plan: Plan) -> Speed:
 
 def timed_step(
     model: Seq2Seq,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     data: TrainingSet,
     recipe: Config,
     plan: Plan,
