@@ -44,7 +44,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def has_bf16_kernels(model: nn.Module) -> bool:
-    """Whether torch can train the model's recurrent layers in bf16 on a CPU: oneDNN refuses small ones on some chips."""
+    """Whether torch can train the recurrent layers in bf16 on a CPU: oneDNN refuses small ones on some chips."""
     try:
         with torch.autocast("cpu", torch.bfloat16), torch.enable_grad():  # as in training
             for rnn in model.modules():
