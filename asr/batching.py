@@ -36,7 +36,7 @@ class DataOptions:
 
     train: tuple[str, ...] = ()  # manifests
     dev: tuple[str, ...] = ()  # manifests for validation
-    only: str = ""  # file of utterance ids, one a line: the manifests' others are not trained on
+    only: tuple[str, ...] = ()  # files of utterance ids, one a line: others are not trained on
     exclude: tuple[str, ...] = ()  # manifests and texts: refused is what holds a sentence of theirs
     cache: str = "data/cache"  # folder of the feature files; may be deleted at any time
     batch_seconds: float = 120.0  # of audio in a batch, padding included, over all processes

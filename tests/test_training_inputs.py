@@ -123,7 +123,7 @@ def test_only_the_ids_of_a_file_are_trained_on_and_those_that_are_nowhere_are_co
     utterances = manifest.read(manifest_path)
     ids = tmp_path / "ids.txt"
     ids.write_text(f"# a part\n{utterances[1].id}\n\n {utterances[3].id} \nnowhere\n")
-    recipe = config(manifest_path, {"data": {"only": str(ids)}})
+    recipe = config(manifest_path, {"data": {"only": [str(ids)]}})
     run(tmp_path / "out", recipe)
     printed = capsys.readouterr().err
     assert "2 utterances" in printed
@@ -150,7 +150,7 @@ def test_transcripts_that_hold_a_sentence_of_a_test_set_are_refused_with_the_pla
     assert f"{train}:2 has {test}:1" in message
     ids = tmp_path / "ids.txt"  # the line is the manifest's, also where not all of it is trained on
     ids.write_text(f"{spoilt[1].id}\n")
-    part = config(train, {"data": {"exclude": [str(test)], "only": str(ids)}})
+    part = config(train, {"data": {"exclude": [str(test)], "only": [str(ids)]}})
     assert f"{train}:2 has {test}:1" in _message(tmp_path / "part", part)
     manifest.write(train, spoilt[:1])
     assert (run(tmp_path / "good", recipe) / "model.pt").exists()

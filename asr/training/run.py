@@ -157,23 +157,32 @@ def _load_in_turn(
 
 
 def _chosen(
-    manifests: Sequence[tuple[str, list[Utterance]]], path: Path, monitor: Monitor
+    manifests: Sequence[tuple[str, list[Utterance]]], files: Sequence[str], monitor: Monitor
 ) -> list[tuple[str, list[Utterance]]]:
-    """The manifests' utterances whose ids are in the file; says how many of those there are nowhere."""
+    """The manifests' utterances whose ids are in the files; says how many of those there are nowhere."""
+    there = {utterance.id for _, utterances in manifests for utterance in utterances}
+    ids = set()
+    for path in files:
+        named = _read_ids(path)
+        missing = named - there
+        if missing == named:
+            raise TrainingError(f"data.only {path}: none of its {len(named)} ids is in a manifest")
+        if missing:
+            example = min(missing)
+            monitor.say(
+                f"{path}: {len(missing)} of {len(named)} ids are in no manifest, as {example}"
+            )
+        ids |= named
+    found = [(name, [u for u in utterances if u.id in ids]) for name, utterances in manifests]
+    return [(name, utterances) for name, utterances in found if utterances]
+
+
+def _read_ids(path: str) -> set[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"data.only {path}: {error}") from error
-    ids = {line.strip() for line in lines} - {""}
-    ids = {name for name in ids if not name.startswith("#")}
-    found = [(name, [u for u in utterances if u.id in ids]) for name, utterances in manifests]
-    missing = ids - {utterance.id for _, utterances in found for utterance in utterances}
-    if missing == ids:
-        raise TrainingError(f"data.only {path}: none of its {len(ids)} ids is in a manifest")
-    if missing:
-        example = min(missing)
-        monitor.say(f"{path}: {len(missing)} of {len(ids)} ids are in no manifest, as {example}")
-    return [(name, utterances) for name, utterances in found if utterances]
+    return {line.strip() for line in lines if not line.startswith("#")} - {""}
 
 
 def _sentences(
@@ -199,7 +208,7 @@ def _load_data(
     for path, utterances in manifests:
         if not utterances:
             raise TrainingError(f"{path}: the manifest has no utterances")
-    chosen = _chosen(manifests, Path(data.only), monitor) if data.only else manifests
+    chosen = _chosen(manifests, data.only, monitor) if data.only else manifests
     if data.exclude:
         leaks.refuse(_sentences(manifests, chosen), sentences.read(data.exclude))
     with monitor.bar("features") as on_progress:

@@ -39,7 +39,12 @@ if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
     prepare vctk "$root/VCTK" --holdout 20
     prepare kaldi_dir "$root/speechocean762"
 fi
-[ "$config" != here ] || [ -f "$manifests/synthetic-train.jsonl" ] || ROOT="$root" recipes/synthetic/run.sh --hours 8
+if [ "$config" = here ]; then
+    speak() { ROOT="$root" recipes/synthetic/run.sh "$@"; }
+    [ -f "$manifests/synthetic-train.jsonl" ] || speak --hours 8
+    [ -f "$manifests/synthetic-more-train.jsonl" ] ||
+        speak --hours 12 --seed 1 --output "$manifests/synthetic-more-train.jsonl"
+fi
 
 train() { # recipe, options of asr train
     local arguments=(-m asr train "recipes/librispeech/$1.toml" --output "runs/$1" "${@:2}")
@@ -51,9 +56,10 @@ train() { # recipe, options of asr train
 }
 
 train "$config" "$@"
-if [ "$config" = here ]; then # its second part
+if [ "$config" = here ]; then # its second and third parts
     train here-on --init runs/here/model.pt "$@"
-    run=runs/here-on
+    train here-more --init runs/here-on/model.pt "$@"
+    run=runs/here-more
 fi
 
 [ "$config" != here ] || tests="$tests speechocean762"
