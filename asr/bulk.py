@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from asr import audio
 from asr.errors import AsrError, AudioError, ConfigError
@@ -19,6 +20,8 @@ from asr.transcript import Transcript
 
 Result = Transcript | AsrError
 SIDES = ("left", "right")
+SAME_SECONDS = 0.5
+"""Recordings whose lengths differ by more are not the same one; headers state lengths that roughly."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def plan(
     Names are as in `asr.inputs.find`; the standard input is copied to the folder `scratch`. With channel "split" a
     recording of several channels is as many sources. A source whose outputs, one for each of `endings`, all exist and
     are newer than it is skipped unless `overwrite`, or unless a JSON among them says that it was made otherwise than
-    `recognizer` would; that one is asked for only to compare them.
+    `recognizer` would; that one is asked for only to compare them. A JSON of another recording, which has the same
+    file name, is a problem: it is not written over unless `overwrite`.
     """
     _check_channel(channel)
     sources: list[Source] = []
@@ -107,9 +111,12 @@ def plan(
     outdated: list[Source] = []
     for source, stem in zip(sources, stems, strict=True):
         outputs = [_with_ending(stem, ending) for ending in endings]
-        if overwrite or not is_finished(source, outputs):
+        said = _read(_with_ending(stem, "json")) if "json" in endings and not overwrite else {}
+        if _is_of_another(said, source):
+            problems.append(_namesake(said, source, stem))
+        elif overwrite or not is_finished(source, outputs):
             todo.append((source, stem))
-        elif "json" in endings and not _made_by(recognizer(), _with_ending(stem, "json")):
+        elif "json" in endings and not _is_by(said, recognizer()):
             todo.append((source, stem))
             outdated.append(source)
         else:
@@ -224,13 +231,37 @@ def _channels(source: Source, channel: str) -> list[Source]:
     return [replace(source, channel=number, label=label) for number, label in enumerate(labels)]
 
 
-def _made_by(recognizer: Recognizer, path: Path) -> bool:
-    """Whether a JSON output names the model and the settings of a recognizer."""
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON output; empty where there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return (found["model"], found["settings"]) == (recognizer.name, recognizer.settings)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_by(said: dict[str, Any], recognizer: Recognizer) -> bool:
+    """Whether a JSON output names the model and the settings of a recognizer."""
+    return (said.get("model"), said.get("settings")) == (recognizer.name, recognizer.settings)
+
+
+def _is_of_another(said: dict[str, Any], source: Source) -> bool:
+    """Whether a JSON output is of a recording of another name and length; either alone may be the same one."""
+    seconds = said.get("duration")
+    if source.is_stdin or said.get("audio") == source.name or not isinstance(seconds, int | float):
         return False
+    try:
+        stated = audio.stated_seconds(source.path)
+    except AudioError:  # told when it is read
+        return False
+    return stated is not None and abs(stated - seconds) > SAME_SECONDS
+
+
+def _namesake(said: dict[str, Any], source: Source, stem: Path) -> AsrError:
+    return AsrError(
+        f"{source}: {_with_ending(stem, 'json')} is of another recording, {said.get('audio')}: use another "
+        "--output-dir, or --overwrite"
+    )
 
 
 def _from_stdin(source: Source, scratch: Path) -> Source:

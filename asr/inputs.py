@@ -108,7 +108,7 @@ def _find(name: str) -> Iterator[Source | AsrError]:
     try:
         if name == STDIN:
             yield Source(path, STDIN, PurePath("stdin"))
-        elif path.is_dir():
+        elif os.path.isdir(path):  # unlike path.is_dir(), False where it may not be asked
             yield from _in_folder(path)
         elif path.suffix.lower() == ".jsonl":
             yield from _in_manifest(path)
@@ -152,7 +152,7 @@ def _in_glob(pattern: str) -> Iterator[Source | AsrError]:
     for match in matches:
         path = Path(match)
         # ** matches folders as well as what is in them: the files speak for themselves
-        if not path.is_dir():
+        if not os.path.isdir(path):
             yield Source(path, str(path), PurePath(path.name))
         elif "**" not in pattern:
             yield from _in_folder(path)

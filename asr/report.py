@@ -150,7 +150,7 @@ def attention_plot(
     below.set_yticks([rows[i] for i in kept], [labels[i] for i in kept])
     below.set_xlim(0, seconds)
     if title:
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
+        figure.suptitle(title.replace("$", r"\$"), fontsize=10, x=0.01, ha="left", wrap=True)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
 

@@ -91,7 +91,8 @@ def test_what_stands_for_nothing_is_an_error_that_names_it(tmp_path: Path) -> No
 
 
 def test_a_missing_file_is_a_source_whose_error_comes_when_it_is_read(tmp_path: Path) -> None:
-    assert _found(tmp_path / "no.wav") == [str(tmp_path / "no.wav")]
+    for name in ("no.wav", f"{'long' * 99}.wav"):
+        assert _found(tmp_path / name) == [str(tmp_path / name)]
 
 
 def test_an_output_is_named_after_its_input() -> None:

@@ -231,6 +231,21 @@ def test_ctrl_c_ends_with_the_last_text(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_what_was_said_before_a_damage_is_written_down(
+    recognizer: Recognizer, talk: np.ndarray
+) -> None:
+    def damaged() -> Iterator[np.ndarray]:
+        yield from in_blocks(talk[: 5 * RATE])  # ends within the second phrase
+        raise AudioError("talk.flac: damaged")
+
+    found: list[Heard] = []
+    texts = until_interrupted(Listener(recognizer, ListenOptions(partial=0)), damaged())
+    with pytest.raises(AudioError, match=r"talk\.flac: damaged"):
+        found.extend(texts)
+    expected = all_of(Listener(recognizer, ListenOptions(partial=0)), in_blocks(talk[: 5 * RATE]))
+    assert found == expected
+
+
 def test_the_command_writes_a_line_at_every_pause(
     recognizer: Recognizer, talk: np.ndarray, tmp_path: Path
 ) -> None:

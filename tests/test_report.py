@@ -55,6 +55,12 @@ def test_the_picture_is_a_png_whose_attention_lies_where_the_weights_are(tmp_pat
     assert np.corrcoef(falling.T)[0, 1] > 0.5 > -0.5 > np.corrcoef(rising.T)[0, 1]
 
 
+def test_a_name_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path: Path) -> None:
+    waveform, attention = torch.zeros(16_000), _diagonal("ab", 25)
+    attention_plot(waveform, attention, tmp_path / "a.png", title="$100% of A$AP_-_Ke$ha$.wav")
+    assert imread(tmp_path / "a.png").size
+
+
 def test_matplotlibs_global_state_is_left_alone(tmp_path: Path) -> None:
     attention_plot(torch.randn(8_000), _diagonal("ab", 12), tmp_path / "a.png")
     pyplot = sys.modules.get("matplotlib.pyplot")

@@ -173,6 +173,52 @@ def test_what_another_model_or_other_settings_made_is_done_again_where_json_tell
     assert "text" in json.loads((out / "other.json").read_text("utf-8"))
 
 
+def test_a_recording_of_the_same_name_does_not_pass_for_a_finished_one_nor_write_over_it(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    monday, tuesday = make_audio("monday/talk.wav", 0.5), make_audio("tuesday/talk.wav", 1.5)
+    output = tmp_path / "out" / "talk.json"
+    run = ("--format", "json", "--output-dir", tmp_path / "out")
+    assert asr(monday, *run).exit_code == 0
+    for changed in (1e9, 4e9):  # older and newer than the JSON
+        os.utime(tuesday, (changed, changed))
+        result = asr(tuesday, *run)
+        assert result.exit_code == 1
+        assert f"error: {tuesday}: {output} is of another recording, {monday}: use another" in (
+            result.stderr
+        )
+    assert json.loads(output.read_text("utf-8"))["audio"] == str(monday)
+    assert asr(tuesday, *run, "--overwrite").exit_code == 0
+    assert json.loads(output.read_text("utf-8"))["audio"] == str(tuesday)
+
+
+def test_the_json_comes_after_all_other_outputs(
+    asr: Asr, make_audio: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(path := make_audio("talk.wav", 0.5), (1e9, 1e9))
+    run = (path, "--format", "json,srt", "--attention-plot", "--output-dir", tmp_path / "out")
+    assert asr(*run).exit_code == 0
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asr.report.transcript_plot", interrupt)
+        assert asr(*run, "--beam-size", "2").exit_code != 0
+    assert "done again" in asr(*run, "--beam-size", "2").stderr  # the picture is still the first
+
+
+def test_a_name_that_stands_for_nothing_beside_a_recording_does_not_change_the_format(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    path = make_audio("talk.wav", 0.5)
+    alone = asr(path, "--format", "json")
+    beside = asr(path, tmp_path / "no-*.wav", "--format", "json")
+    assert (alone.exit_code, beside.exit_code) == (0, 1)
+    assert beside.stdout == alone.stdout
+    assert "no-*.wav: no such file" in beside.stderr
+
+
 def test_texts_alone_do_not_tell_what_made_them_and_are_finished(
     asr: Asr, make_audio: Make, tmp_path: Path
 ) -> None:

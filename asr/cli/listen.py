@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from asr.cli.base import BEAM, MODEL, THREADS, app, note
+from asr.cli.loading import GREEDY, Loading, open_recognizer
+from asr.errors import AsrError
 
 if TYPE_CHECKING:
     from asr.audio import Waveform
@@ -36,6 +38,7 @@ def listen(
     ),
     model: Path | None = MODEL,
     beam_size: int | None = BEAM,
+    greedy: bool = GREEDY,
     threads: int | None = THREADS,
 ) -> None:
     """Write down what is said, a line at every pause; Ctrl-C ends it.
@@ -45,11 +48,11 @@ def listen(
     shown too, about 0.4 s behind the voice and decoded anew each time; its words still change.
     """
     from asr.listen import Listener, ListenOptions
-    from asr.recognizer import load
 
     shows = sys.stdout.isatty()
     options = ListenOptions(pause=pause, partial=partial if shows or paced else 0.0)
-    recognizer = load(model, beam_size=beam_size, threads=threads)
+    loading = Loading(model, greedy=greedy, beam_size=beam_size, threads=threads)
+    recognizer = open_recognizer(loading)
     listener = Listener(recognizer, options)
     rate = recognizer.trained.features.sample_rate
     for heard in until_interrupted(listener, _source(input_, microphone, rate, paced)):
@@ -88,6 +91,9 @@ def until_interrupted(listener: "Listener", blocks: "Iterator[Waveform]") -> "It
                 block = next(blocks, None)
             except KeyboardInterrupt:
                 break
+            except AsrError:  # the recording is damaged from here on
+                yield from listener.finish()
+                raise
             finally:
                 waiting = False
             if block is None:

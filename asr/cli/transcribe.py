@@ -45,7 +45,8 @@ OUTPUT_DIR = typer.Option(
     None,
     readable=False,
     help="Write files here, talk.wav as talk.txt. What a folder holds keeps its subfolders; where two "
-    "recordings would share a name, as talk.wav.txt, or with the folders that tell them apart.",
+    "recordings would share a name, as talk.wav.txt, or with the folders that tell them apart. One command knows no "
+    "other's recordings: those of the same name need another folder.",
 )
 OVERWRITE = typer.Option(
     False,
@@ -205,11 +206,15 @@ def _saved(
     layout: "Layout",
     pictures: bool,
 ) -> Iterator[tuple[int, "Result"]]:
+    """Write all that is asked for; the JSON last, because it tells that the other outputs are by the same model."""
     from asr.bulk import drawn
     from asr.writers import save_each
 
-    results = save_each(results, plan.stems, writers, layout)
-    return drawn(results, plan, recognizer) if pictures else results
+    last = {ending: write for ending, write in writers.items() if ending == "json"}
+    first = {ending: write for ending, write in writers.items() if ending not in last}
+    results = save_each(results, plan.stems, first, layout)
+    results = drawn(results, plan, recognizer) if pictures else results
+    return save_each(results, plan.stems, last, layout)
 
 
 def _follow(
@@ -224,7 +229,7 @@ def _follow(
 
     sources, started = plan.sources, time.perf_counter()
     several = len(sources) + len(plan.problems) + len(plan.skipped) > 1
-    shown = WRITERS["txt"] if several or plan.stems else write
+    shown = WRITERS["txt"] if plan.stems else write
     try:
         for index, result in in_order(follower.follow(results)):
             name = printable(str(sources[index]))
@@ -233,7 +238,7 @@ def _follow(
                 continue
             if not result.complete:
                 note(f"warning: {name}: cut at the length limit, its end may be missing")
-            if several:
+            if several and shown is WRITERS["txt"]:
                 text = " ".join(result.text.split())
                 typer.echo(f"{name}: {text}")
             else:

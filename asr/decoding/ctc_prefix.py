@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from asr.errors import ConfigError
 from asr.model import Memory, Seq2Seq
 from asr.model.memory import length_mask
 from asr.tokenizer import Tokenizer
@@ -98,7 +99,12 @@ class CtcState:
 
 
 def start(log_probs: Tensor, lengths: Tensor, rows: int) -> CtcState:
-    """The empty prefix before CTC log_probs (B, T, V), valid to `lengths` (B,), `rows` times an utterance."""
+    """The empty prefix before CTC log_probs (B, T, V), valid to `lengths` (B,), `rows` times an utterance.
+
+    Raises ConfigError on a device without float64.
+    """
+    if log_probs.device.type == "mps":
+        raise ConfigError("device mps: it has no float64, which CTC in the search needs; use cpu")
     values = log_probs.double().clamp(min=NOTHING).transpose(1, 2)
     values = values.masked_fill(~length_mask(lengths, values.shape[2])[:, None], NOTHING)
     sums = torch.nn.functional.pad(values.cumsum(2), (1, 0))

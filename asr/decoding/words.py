@@ -93,15 +93,17 @@ class LookAhead:
 
     def __call__(self, spelled: str) -> tuple[float, Any]:
         """Return log m(u) and what each token (V,) changes it by; 0 for tokens that are no characters."""
-        if spelled not in self._known:
-            if len(self._known) >= MAX_PREFIXES:
-                self._known.clear()
+        found = self._known.get(spelled)
+        if found is None:
             charged = self._mass(spelled)
             changes = np.zeros(self._size, np.float32)
             for token, character in self._characters:
                 changes[token] = self._mass(spelled + character) - charged
-            self._known[spelled] = charged, changes
-        return self._known[spelled]
+            found = charged, changes
+            if len(self._known) >= MAX_PREFIXES:  # by whichever thread comes first
+                self._known.clear()
+            self._known[spelled] = found
+        return found
 
     def _mass(self, spelled: str) -> float:
         first = bisect_left(self._words, spelled)
