@@ -250,12 +250,12 @@ def cached_features(
     Beside it stands a .json with each utterance's offsets and frame counts, and the problems met.
     """
     path = Path(options.cache) / f"{_cache_key(utterances, features, augmentation)}.f16"
-    if _is_current(path, utterances):
+    work = partial(_variants, features=features, augmentation=augmentation)
+    if _is_current(path, utterances, work):
         return path
     entries: dict[str, tuple[list[int], list[int]]] = {}
     problems: list[str] = []
     offset = 0
-    work = partial(_variants, features=features, augmentation=augmentation)
     with atomic_write(path, "wb") as file, _executor(options.workers) as executor:
         for done, (utterance, result) in enumerate(
             zip(utterances, executor.map(work, utterances), strict=True), 1
@@ -275,13 +275,24 @@ def cached_features(
     return path
 
 
-def _is_current(path: Path, utterances: Sequence[Utterance]) -> bool:
-    """Whether a feature file is complete and no recording is newer, as one that was mended would be."""
+def _is_current(
+    path: Path, utterances: Sequence[Utterance], work: Callable[[Utterance], list[np.ndarray] | str]
+) -> bool:
+    """Whether a feature file is complete, no recording is newer, and those that could not be used still cannot be."""
     index = path.with_suffix(".json")
     if not (path.exists() and index.exists()):
         return False
     made = index.stat().st_mtime  # it is written last
-    return all(u.audio.stat().st_mtime <= made for u in utterances if u.audio.exists())
+    if any(_changed(u.audio) > made for u in utterances if u.audio.exists()):
+        return False
+    entries = json.loads(index.read_text(encoding="utf-8"))["entries"]
+    return all(isinstance(work(u), str) for u in utterances if u.id not in entries)
+
+
+def _changed(path: Path) -> float:
+    """When a file's content, or what it was given instead of its content, last changed."""
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime)
 
 
 def _cache_key(

@@ -35,7 +35,7 @@ class Config:
 
 @dataclass(frozen=True)
 class LmConfig:
-    """All options of a character language model's recipe; what has a table [lm] is one."""
+    """All options of a language model's recipe; what has a table [lm] is one."""
 
     text: TextOptions = field(default_factory=TextOptions)
     lm: LmOptions = field(default_factory=LmOptions)

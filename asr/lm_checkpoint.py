@@ -9,22 +9,27 @@ import torch
 from asr import checkpoint, options
 from asr.errors import AsrError, CheckpointError
 from asr.files import atomic_write
-from asr.model.lm import LanguageModel, LmOptions
-from asr.tokenizer import Tokenizer
+from asr.model.lm import CharacterLm, LanguageModel, LmOptions, WordLm
+from asr.tokenizer import Tokenizer, WordTokenizer
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class TrainedLm:
-    """A language model, its characters, and what is known about it.
+    """A language model, its characters or words, and what is known about it.
 
-    A recognizer can use it only if `tokenizer.alphabet` is its own.
+    A recognizer can use one of characters only if `tokenizer.alphabet` is its own.
     """
 
     model: LanguageModel
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | WordTokenizer
     info: dict[str, Any]  # plain values: steps, hours, texts, perplexity
+
+    @property
+    def kind(self) -> str:
+        """What its tokens are: characters or words."""
+        return "words" if isinstance(self.tokenizer, WordTokenizer) else "characters"
 
 
 def save_lm(path: str | Path, trained: TrainedLm, *, half: bool = False) -> None:
@@ -41,10 +46,12 @@ def save_lm(path: str | Path, trained: TrainedLm, *, half: bool = False) -> None
         torch.save(content, file)
 
 
-def load_lm(path: str | Path, *, device: str | torch.device = "cpu") -> TrainedLm:
+def load_lm(
+    path: str | Path, kind: str | None = None, *, device: str | torch.device = "cpu"
+) -> TrainedLm:
     """Rebuild a language model from its own stored sizes, in float32 and evaluation mode.
 
-    Raises CheckpointError naming the file and what is wrong with it.
+    Raises CheckpointError naming the file and what is wrong with it, also where it is not of the wanted kind.
     """
     content = checkpoint.read(path)
     if "progress" in content:
@@ -59,10 +66,23 @@ def load_lm(path: str | Path, *, device: str | torch.device = "cpu") -> TrainedL
             f"{path}: language model format {version!r}; this version reads {FORMAT}"
         )
     try:
-        tokenizer = Tokenizer.from_dict(content["tokenizer"])
-        model = LanguageModel(tokenizer.size, options.from_dict(LmOptions, content["lm"]))
+        tokenizer, model = _empty(content)
         model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
     except (KeyError, RuntimeError, AttributeError, TypeError, ValueError, AsrError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not a language model of this version: {reason}") from error
-    return TrainedLm(model.to(device).eval(), tokenizer, content.get("info", {}))
+    trained = TrainedLm(model.to(device).eval(), tokenizer, content.get("info", {}))
+    if kind not in (None, trained.kind):
+        raise CheckpointError(
+            f"{path}: a language model of {trained.kind}; one of {kind} is wanted"
+        )
+    return trained
+
+
+def _empty(content: dict[str, Any]) -> tuple[Tokenizer | WordTokenizer, LanguageModel]:
+    sizes = options.from_dict(LmOptions, content["lm"])
+    if content["tokenizer"]["kind"] == "words":
+        words = WordTokenizer.from_dict(content["tokenizer"])
+        return words, WordLm(words.size, sizes)
+    characters = Tokenizer.from_dict(content["tokenizer"])
+    return characters, CharacterLm(characters.size, sizes)

@@ -27,6 +27,7 @@ class SearchFile:
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     lm: str | None = None  # character language model, as asr.lm_checkpoint saves it
     ngram: str | None = None  # word n-gram model, ARPA or this project's binary
+    word_lm: str | None = None  # word LSTM beside the n-grams, as asr.lm_checkpoint saves it
     calibration: str | None = None  # of word confidence, as asr.confidence saves it
 
 
@@ -43,7 +44,7 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     if found.lm is not None:
         from asr.lm_checkpoint import load_lm
 
-        lm = load_lm(path.parent / found.lm)
+        lm = load_lm(path.parent / found.lm, "characters")
         search = replace(search, lm=lm, names={"lm": content_name(path.parent / found.lm)})
     if found.ngram is not None:
         from asr.ngram import NgramModel
@@ -51,6 +52,12 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
         words = NgramModel.load(path.parent / found.ngram)
         names = {**search.names, "ngram": content_name(path.parent / found.ngram)}
         search = replace(search, ngram=words, names=names)
+    if found.word_lm is not None:
+        from asr.lm_checkpoint import load_lm
+
+        word_lm = load_lm(path.parent / found.word_lm, "words")
+        names = {**search.names, "word_lm": content_name(path.parent / found.word_lm)}
+        search = replace(search, word_lm=word_lm, names=names)
     if found.calibration is None:
         return search, None
     return search, load_calibration(path.parent / found.calibration)
@@ -65,7 +72,7 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
     if not path.exists():
         return
     found, lines = read(path), []
-    for key in ("lm", "ngram", "calibration"):
+    for key in ("lm", "ngram", "word_lm", "calibration"):
         name = getattr(found, key)
         if name is not None:
             target = Path(folder) / Path(name).name

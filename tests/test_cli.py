@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from asr import checkpoint, manifest, ngram
 from asr.cli import app
 from asr.lm_checkpoint import TrainedLm, save_lm
-from asr.model.lm import LanguageModel, LmOptions
+from asr.model.lm import CharacterLm, LmOptions
 from asr.recognizer import Recognizer
 from asr.tokenizer import Tokenizer
 
@@ -349,10 +349,10 @@ def test_info_tells_what_a_language_model_is(asr: Callable[..., Result], tmp_pat
         assert lines[1].startswith("kind: word n-gram language model")
         assert lines[2:] == ["order: 2", "1-grams: 6", f"2-grams: {words.counts[1]}"]
 
-    lm = LanguageModel(Tokenizer().size, LmOptions(embedding=4, width=8))
+    lm = CharacterLm(Tokenizer().size, LmOptions(embedding=4, width=8))
     save_lm(tmp_path / "lm.pt", TrainedLm(lm, Tokenizer(), {"steps": 3}))
     text = asr("info", tmp_path / "lm.pt").stdout
-    assert "kind: character language model" in text
+    assert "kind: language model of characters, to be named as lm" in text
     assert "model.width: 8" in text
     assert "training.steps: 3" in text
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from asr import config, leaks, manifest, sentences
 from asr.cli import app
 from asr.errors import AsrError, ConfigError, CorpusError, TrainingError
-from asr.language.perplexity import of_characters, of_ngrams
+from asr.language.perplexity import of_lstm, of_words
 from asr.language.training import LmTrainingOptions, TextOptions, train
 from asr.lm_checkpoint import load_lm
 from asr.manifest import Utterance
@@ -154,9 +154,9 @@ def test_leaks_are_refused_in_one_line_with_their_places() -> None:
     leaks.refuse([], _sentences("fine"))
 
 
-def test_perplexity_of_ngrams_by_hand() -> None:
+def test_perplexity_of_words_by_hand() -> None:
     model = NgramModel(build(["a b", "a b"], NgramOptions(1)))
-    result = of_ngrams(model, ["a b", "dog a"])
+    result = of_words(model, ["a b", "dog a"])
     assert (result.sentences, result.words, result.characters, result.unknown) == (2, 4, 8, 1)
     assert result.unknown_rate == 0.25
     known = result.nats - result.unknown_nats
@@ -173,7 +173,7 @@ def _train(folder: Path, tmp_path: Path, resume: bool = True, **training: Any) -
     return train(
         folder,
         lm=LmOptions(embedding=8, width=32, dropout=0.1 if "max_steps" in training else 0.0),
-        text=TextOptions(train=(str(text),), dev=(str(dev),), batch_characters=128),
+        text=TextOptions(train=(str(text),), dev=(str(dev),), batch_tokens=128),
         training=LmTrainingOptions(**values),
         resume=resume,
     )
@@ -181,7 +181,7 @@ def _train(folder: Path, tmp_path: Path, resume: bool = True, **training: Any) -
 
 def test_a_tiny_model_memorises_four_sentences(tmp_path: Path) -> None:
     trained = load_lm(_train(tmp_path / "run", tmp_path, epochs=80, validate_every=40))
-    assert of_characters(trained.model, trained.tokenizer, FOUR).per_character < 1.35
+    assert of_lstm(trained.model, trained.tokenizer, FOUR).per_character < 1.35
     assert trained.info["sentences"] == 4
     assert trained.info["dev"]["character"] < 1.5
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -191,7 +191,7 @@ def test_a_tiny_model_memorises_four_sentences(tmp_path: Path) -> None:
 def test_it_learns_with_muon_too(tmp_path: Path) -> None:
     before = load_lm(_train(tmp_path / "run", tmp_path, max_steps=1, optimizer="muon"))
     after = load_lm(_train(tmp_path / "run", tmp_path, max_steps=60, optimizer="muon"))
-    first, last = (of_characters(t.model, t.tokenizer, FOUR).per_character for t in (before, after))
+    first, last = (of_lstm(t.model, t.tokenizer, FOUR).per_character for t in (before, after))
     assert last < 0.5 * first
 
 
@@ -200,10 +200,10 @@ def test_patience_ends_a_training_that_no_longer_gets_better_on_dev(tmp_path: Pa
     assert load_lm(_train(tmp_path / "run", tmp_path, **still)).info["steps"] == 4
 
 
-def test_perplexity_of_characters_is_that_of_each_sentence_alone(tmp_path: Path) -> None:
+def test_perplexity_of_lstm_is_that_of_each_sentence_alone(tmp_path: Path) -> None:
     trained = load_lm(_train(tmp_path / "run", tmp_path, max_steps=3))
-    together = of_characters(trained.model, trained.tokenizer, FOUR)
-    alone = [of_characters(trained.model, trained.tokenizer, [s]).nats for s in FOUR]
+    together = of_lstm(trained.model, trained.tokenizer, FOUR)
+    alone = [of_lstm(trained.model, trained.tokenizer, [s]).nats for s in FOUR]
     assert together.nats == pytest.approx(sum(alone), rel=1e-5)
     assert together.characters == sum(map(len, FOUR))
 
@@ -272,7 +272,9 @@ def test_a_recipe_with_a_table_lm_trains_a_language_model(tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     assert load_lm(result.stdout.strip()).model.options == LmOptions(width=8, layers=2)
     recipe.write_text("[lm]\nwide = 8\n")
-    with pytest.raises(ConfigError, match=r"unknown option lm\.wide; allowed are dropout"):
+    with pytest.raises(
+        ConfigError, match=r"unknown option lm\.wide; allowed are candidates, dropout"
+    ):
         config.load_any(recipe)
     result = _asr("train", recipe, "--set", "training.ctc=0.3")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -8,17 +8,17 @@ import torch
 from asr import checkpoint
 from asr.errors import CheckpointError, ConfigError
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
-from asr.model.lm import LanguageModel, LmOptions
+from asr.model.lm import CharacterLm, LmOptions
 from asr.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer("abcdef ")
 SPECIAL = [Tokenizer.blank, Tokenizer.pad, Tokenizer.sos]
 
 
-def _model(*, layers: int = 1, dropout: float = 0.0) -> LanguageModel:
+def _model(*, layers: int = 1, dropout: float = 0.0) -> CharacterLm:
     torch.manual_seed(0)
     options = LmOptions(embedding=4, width=8, layers=layers, dropout=dropout)
-    return LanguageModel(TOKENIZER.size, options).eval()
+    return CharacterLm(TOKENIZER.size, options).eval()
 
 
 def _sentences(rows: int = 3, length: int = 6) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_save_and_load_give_the_same_model(tmp_path: Path, half: bool) -> None:
 
 def test_half_precision_halves_the_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = LanguageModel(TOKENIZER.size, LmOptions(embedding=32, width=128))
+    model = CharacterLm(TOKENIZER.size, LmOptions(embedding=32, width=128))
     for half in (False, True):
         save_lm(tmp_path / f"{half}.pt", TrainedLm(model, TOKENIZER, {}), half=half)
     sizes = [(tmp_path / f"{half}.pt").stat().st_size for half in (True, False)]

@@ -128,6 +128,22 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
     assert losses(tmp_path) == losses(whole)
 
 
+def test_sigterm_while_features_are_made_leaves_nothing_half_written(
+    tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> str:
+        signal.raise_signal(signal.SIGTERM)
+        return "never seen"
+
+    cache = tmp_path / "cache"
+    recipe = config(manifest_path, {"data": {"cache": str(cache), "workers": 1}})
+    monkeypatch.setattr("asr.batching.json.dump", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", recipe)
+    assert not [path for path in cache.iterdir() if path.suffix == ".tmp"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_saves_and_raises(
     number: signal.Signals, tmp_path: Path, manifest_path: Path, monkeypatch: pytest.MonkeyPatch

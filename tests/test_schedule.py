@@ -10,6 +10,7 @@ from asr.training.schedule import (
     TrainingOptions,
     check_end,
     fraction_done,
+    goes_back,
     is_finished,
     is_longer,
     learning_rate,
@@ -163,9 +164,18 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> No
 
 def test_an_end_is_any_of_four_options() -> None:
     with pytest.raises(TrainingError, match=r"never end: set one of training\.hours, .*patience"):
-        check_end(TrainingOptions())
+        check_end(TrainingOptions(), validates=True)
     for name in ("hours", "epochs", "max_steps", "patience"):
-        check_end(TrainingOptions(**{name: 1}))
+        check_end(TrainingOptions(**{name: 1}), validates=True)
+    with pytest.raises(TrainingError, match=r"training\.patience: without dev"):
+        check_end(TrainingOptions(patience=1), validates=False)
+    check_end(TrainingOptions(patience=1, epochs=2), validates=False)
+
+
+def test_what_patience_has_ended_does_not_go_back_for_more_hours() -> None:
+    progress = Progress(step=80, elapsed=3600.0, cooldown_step=70, worse=3)
+    assert goes_back(progress, TrainingOptions(hours=2.0), 100)
+    assert not goes_back(progress, TrainingOptions(hours=2.0, patience=3), 100)
 
 
 def test_fraction_done_follows_whichever_end_is_nearer() -> None:

@@ -7,7 +7,7 @@ import torch
 from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, ConfigError
 from asr.lm_checkpoint import TrainedLm, save_lm
-from asr.model.lm import LanguageModel, LmOptions
+from asr.model.lm import CharacterLm, LmOptions
 from asr.search_file import copy_search, default_search
 from asr.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def test_a_model_without_a_file_beside_it_is_decoded_greedily(tmp_path: Path) ->
 def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = Tokenizer()
-    lm = LanguageModel(tokenizer.size, LmOptions(embedding=4, width=8))
+    lm = CharacterLm(tokenizer.size, LmOptions(embedding=4, width=8))
     save_lm(tmp_path / "lm.pt", TrainedLm(lm, tokenizer, {}))
     (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
     (tmp_path / "english.toml").write_text(

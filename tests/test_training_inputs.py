@@ -130,7 +130,7 @@ def test_only_the_ids_of_a_file_are_trained_on_and_those_that_are_nowhere_are_co
     assert f"{ids}: 1 of 3 ids are in no manifest, as nowhere" in printed
     ids.write_text("nowhere\n")
     message = _message(tmp_path / "none", recipe)
-    assert message == f"data.only {ids}: none of its 1 ids is in a manifest"
+    assert message == f"data.only {ids}: none of the 1 ids is in a manifest"
     ids.unlink()
     assert f"data.only {ids}" in _message(tmp_path / "gone", recipe)
 

@@ -14,7 +14,7 @@ from asr.cli.base import app
 def info(
     model: Path | None = typer.Argument(
         None,
-        help="Model file or exported folder, or a language model: words (.ngram, .arpa) or characters (.pt); "
+        help="Model file or exported folder, or a language model: n-grams (.ngram, .arpa) or an LSTM (.pt); "
         "default: the model in the package.",
     ),
 ) -> None:
@@ -25,7 +25,7 @@ def info(
     if _is_ngram(path):
         lines = _ngram(path)
     elif path.is_file() and "lm_format" in checkpoint.read(path):
-        lines = _character_lm(path)
+        lines = _lstm(path)
     else:
         lines = _recognizer(path)
     typer.echo(f"file: {path} ({_bytes(path) / 1e6:.1f} MB)")
@@ -50,15 +50,18 @@ def _recognizer(path: Path) -> dict[str, Any]:
     )
 
 
-def _character_lm(path: Path) -> dict[str, Any]:
+def _lstm(path: Path) -> dict[str, Any]:
     from asr.lm_checkpoint import load_lm
+    from asr.tokenizer import Tokenizer
 
     trained = load_lm(path)
+    key = {"characters": "lm", "words": "word_lm"}[trained.kind]
     lines = {
-        "kind": "character language model, to be named as lm in the TOML beside a model",
+        "kind": f"language model of {trained.kind}, to be named as {key} in the TOML beside a model",
         "weights": _count(trained.model),
-        "alphabet": repr(trained.tokenizer.alphabet),
     }
+    if isinstance(trained.tokenizer, Tokenizer):
+        lines["alphabet"] = repr(trained.tokenizer.alphabet)
     return (
         lines
         | _section("model", asdict(trained.model.options))

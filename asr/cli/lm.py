@@ -3,14 +3,19 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from asr.cli.base import app, note
+from asr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from asr.language.perplexity import WordModel
 
 lm = typer.Typer(
     no_args_is_help=True,
-    help="Language models: word n-grams and perplexity; `asr train` trains character models.",
+    help="Language models: word n-grams and perplexity; `asr train` trains LSTMs.",
 )
 app.add_typer(lm, name="lm")
 
@@ -60,25 +65,49 @@ def ngram(
 
 @lm.command(epilog="Example: asr lm perplexity words.ngram dev-clean.jsonl --json")
 def perplexity(
-    model: Path = typer.Argument(..., help="Model file: .pt is a character model, else n-grams."),
+    model: Path = typer.Argument(..., help="Model file: .pt is an LSTM, else n-grams."),
     texts: list[str] = typer.Argument(..., metavar="TEXT...", help=TEXTS),
+    word_lm: Path | None = typer.Option(
+        None, help="Word LSTM (.pt) to mix n-grams with, word by word, as the search does."
+    ),
+    share: float = typer.Option(0.5, help="The word LSTM's part of the mixture, 0 to 1."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Measure how well a language model predicts sentences; lower is better."""
     from asr import sentences
-    from asr.language.perplexity import of_characters, of_ngrams
+    from asr.language.perplexity import of_lstm, of_words
     from asr.lm_checkpoint import load_lm
-    from asr.ngram import NgramModel
 
     found = [sentence.text for sentence in sentences.read(texts)]
-    if model.suffix == ".pt":
+    if model.suffix == ".pt" and word_lm is None:
         trained = load_lm(model)
-        result = of_characters(trained.model, trained.tokenizer, found)
+        result = of_lstm(trained.model, trained.tokenizer, found)
     else:
-        result = of_ngrams(NgramModel.load(model), found)
+        result = of_words(_words(model, word_lm, share), found)
     figures = asdict(result) | {name: getattr(result, name) for name in FIGURES}
     if as_json:
         typer.echo(json.dumps(figures))
         return
     for name, value in figures.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.6g}")
+
+
+def _words(ngram: Path, word_lm: Path | None, share: float) -> "WordModel":
+    """The n-grams of a file, with a word LSTM beside them where one is named."""
+    from asr.decoding.word_mixture import WordMixture
+    from asr.lm_checkpoint import load_lm
+    from asr.model.lm import WordLm
+    from asr.ngram import NgramModel
+    from asr.tokenizer import WordTokenizer
+
+    if ngram.suffix == ".pt":
+        raise ConfigError(f"{ngram}: --word-lm is mixed with n-grams, this is an LSTM")
+    if not 0 < share < 1:
+        raise ConfigError(f"--share is {share:g}; it must be more than 0 and less than 1")
+    ngrams = NgramModel.load(ngram)
+    if word_lm is None:
+        return ngrams
+    trained = load_lm(word_lm, "words")
+    assert isinstance(trained.model, WordLm)
+    assert isinstance(trained.tokenizer, WordTokenizer)
+    return WordMixture(ngrams, trained.model, trained.tokenizer, share)

@@ -29,8 +29,9 @@ class DecodingOptions:
         score(y) = S(y) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
         S(y) = (1 - ctc_weight) * log P_attention(y, eos) + ctc_weight * log P_ctc(y)
              + lm_weight * log P_lm(y, eos)
-             + ngram_weight * (log P_ngram(words of y, end) - unknown_penalty * (words of y that it does not know))
+             + ngram_weight * (log P_words(words of y, end) - unknown_penalty * (words of y that n-grams do not know))
              + word_bonus * (words of y) + hotword_boost * (characters of hot words in y)
+        P_words(w) = (1 - word_lm_share) * P_ngram(w) + word_lm_share * P_word_lm(w), for each word
 
     The division is GNMT's length normalisation (Wu et al. 2016, section 7, equation 14; length_penalty 1 is close
     to Listen, Attend and Spell's log P / L). C(y) counts the memory steps whose attention, summed over the tokens,
@@ -47,6 +48,9 @@ class DecodingOptions:
     ctc_weight: float = 0.0  # share of CTC in log P, 0 to 1; the rest is the decoder's
     lm_weight: float = 0.3  # of a character language model, where a search has one
     ngram_weight: float = 0.3  # of a word n-gram model, where a search has one
+    word_lm_share: float = (
+        0.5  # of a word LSTM beside the n-grams, where a search has one; 0 to 1, 1 excluded
+    )
     unknown_penalty: float = 0.0  # in nats; words that are hot count as known
     word_bonus: float = 0.0  # added per word, in nats; language models prefer few words
     hotword_boost: float = 0.5  # added per character of a hot word, in nats
@@ -65,6 +69,10 @@ class DecodingOptions:
                 raise ConfigError(f"{name} is {value}; it must be 0 or more")
         if not 0 <= self.ctc_weight <= 1:
             raise ConfigError(f"ctc_weight is {self.ctc_weight}; it must be from 0 to 1")
+        if not 0 <= self.word_lm_share < 1:
+            raise ConfigError(
+                f"word_lm_share is {self.word_lm_share}; it must be from 0 to less than 1"
+            )
 
     def token_limit(self, seconds: float) -> int:
         """Return the number of tokens that a recording of `seconds` may have; none where there is no audio."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
-from asr.decoding.scorers import AttentionScorer, CharacterModel, LmScorer, Scorer, WordCountScorer
+from asr.decoding.scorers import AttentionScorer, LmScorer, Scorer, WordCountScorer
+from asr.decoding.word_mixture import WordMixture
 from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
 from asr.errors import ConfigError
 from asr.model import Seq2Seq
@@ -18,12 +19,24 @@ class CharacterLm(Protocol):
     """A character language model with its characters, as asr.lm_checkpoint loads it."""
 
     @property
-    def model(self) -> CharacterModel:
-        """The network."""
+    def model(self) -> Any:
+        """The network, an asr.model.lm.CharacterLm."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Its characters, which must be the recognizer's."""
+    def tokenizer(self) -> Any:
+        """Its characters, an asr.tokenizer.Tokenizer; they must be the recognizer's."""
+
+
+class WordLstm(Protocol):
+    """A word language model with its words, as asr.lm_checkpoint loads it."""
+
+    @property
+    def model(self) -> Any:
+        """The network, an asr.model.lm.WordLm."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its words, an asr.tokenizer.WordTokenizer."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,8 @@ class Search:
     lm: CharacterLm | None = None
     ngram: WordModel | None = None
     hotwords: HotWords | None = None
-    # what to call the three in results, by field; they are not told apart by it
+    word_lm: WordLstm | None = None  # beside the n-grams
+    # what to call these in results, by field; they are not told apart by it
     names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     # by alphabet; sorting a vocabulary takes a moment
     _look_aheads: dict[str, LookAhead] = field(
@@ -50,11 +64,12 @@ class Search:
         return found
 
     def in_use(self) -> dict[str, str | None]:
-        """The names of lm, ngram and hotwords: None for one that is not there or has weight 0."""
+        """The names of lm, ngram, word_lm and hotwords: None for one that is not there or has weight 0."""
         options = self.options
         scorers: dict[str, tuple[object, float]] = {
             "lm": (self.lm, options.lm_weight),
             "ngram": (self.ngram, options.ngram_weight),
+            "word_lm": (self.word_lm, options.ngram_weight * options.word_lm_share),
             "hotwords": (self.hotwords, options.hotword_boost),
         }
         return {
@@ -70,6 +85,9 @@ class Search:
 
     def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:
         if tokenizer.alphabet not in self._look_aheads:
+            if self.word_lm is not None and self.options.word_lm_share:
+                model, words = self.word_lm.model, self.word_lm.tokenizer
+                ngram = WordMixture(ngram, model, words, self.options.word_lm_share)
             if self.options.unknown_penalty:
                 phrases = self.hotwords.phrases if self.hotwords is not None else ()
                 hot = {word for phrase in phrases for word in phrase.split()}
@@ -95,6 +113,8 @@ class Search:
         if self.lm is not None and options.lm_weight:
             _same_alphabet("language model", self.lm.tokenizer.alphabet, alphabet)
             found["lm"] = (options.lm_weight, LmScorer(self.lm.model))
+        if self.word_lm is not None and self.ngram is None:
+            raise ConfigError("word_lm: needs the n-grams that it is mixed with, ngram")
         if self.ngram is not None and options.ngram_weight:
             space = _space(tokenizer, "ngram")
             words = WordScorer(self._look_ahead(self.ngram, tokenizer), tokenizer, space)

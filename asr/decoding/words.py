@@ -27,6 +27,9 @@ class WordModel(Protocol):
     def start(self) -> Context:
         """The state before the first word."""
 
+    def evaluate(self, states: Iterable[Any]) -> None:
+        """Do at once what can be done for the words after these states; it may be nothing."""
+
     def score(self, state: Any, word: str) -> tuple[float, Context]:
         """The log-probability of a word, known or not, and the state after it."""
 
@@ -47,7 +50,7 @@ class Penalised:
     def __init__(self, ngram: WordModel, penalty: float, also: Iterable[str] = ()) -> None:
         self.ngram = ngram
         self.penalty = penalty
-        self.start, self.end = ngram.start, ngram.end
+        self.start, self.evaluate, self.end = ngram.start, ngram.evaluate, ngram.end
         self._known = dict.fromkeys(also, ngram.unknown) | dict(ngram.unigrams())
 
     def score(self, state: Any, word: str) -> tuple[float, Context]:
@@ -161,6 +164,7 @@ class WordState:
 
     def __post_init__(self) -> None:
         known, following = self.known, []
+        self.scorer.look_ahead.ngram.evaluate(row[0] for row in self.rows if row not in known)
         for row in self.rows:
             if row not in known:
                 known[row] = self.scorer.next(row)

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from asr.model.lm import LanguageModel
-from asr.ngram import NgramModel
-from asr.tokenizer import Tokenizer
+from asr.tokenizer import Tokenizer, WordTokenizer
 
-BATCH_CHARACTERS = 16_000
+BATCH_LOG_PROBS = 4_000_000  # at once
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,24 @@ class Perplexity:
         return self.unknown / max(1, self.words)
 
 
-def of_ngrams(model: NgramModel, sentences: Sequence[str]) -> Perplexity:
-    """How well an n-gram model predicts normalised sentences."""
+class WordModel(Protocol):
+    """What is needed of n-grams, alone or with an LSTM beside them; log-probabilities in nats."""
+
+    def start(self) -> Any:
+        """The state before the first word."""
+
+    def score(self, state: Any, word: str) -> tuple[float, Any]:
+        """The log-probability of a word, known or not, and the state after it."""
+
+    def end(self, state: Any) -> float:
+        """The log-probability that there is no more word."""
+
+    def __contains__(self, word: object) -> bool:
+        """Whether it knows a word."""
+
+
+def of_words(model: WordModel, sentences: Sequence[str]) -> Perplexity:
+    """How well n-grams, alone or with an LSTM beside them, predict normalised sentences."""
     nats = unknown_nats = 0.0
     unknown = 0
     for sentence in sentences:
@@ -63,40 +79,35 @@ def of_ngrams(model: NgramModel, sentences: Sequence[str]) -> Perplexity:
 
 
 @torch.inference_mode()
-def of_characters(
-    model: LanguageModel, tokenizer: Tokenizer, sentences: Sequence[str]
+def of_lstm(
+    model: LanguageModel, tokenizer: Tokenizer | WordTokenizer, sentences: Sequence[str]
 ) -> Perplexity:
-    """How well a character model in evaluation mode predicts normalised sentences; it knows every word."""
+    """How well an LSTM in evaluation mode predicts normalised sentences; one of characters knows every word."""
     rows = sorted((encoded(tokenizer, sentence) for sentence in sentences), key=len)
-    nats, begin = 0.0, 0
+    unknown = tokenizer.unknown if isinstance(tokenizer, WordTokenizer) else None
+    nats, unknown_nats, begin = 0.0, 0.0, 0
     while begin < len(rows):
-        size = max(1, BATCH_CHARACTERS // len(rows[begin]))
-        tokens = padded(rows[begin : begin + size]).to(model.output.weight.device)
-        nats += float(loss(model, tokens))
+        size = max(1, BATCH_LOG_PROBS // (tokenizer.size * len(rows[begin])))
+        tokens = padded(rows[begin : begin + size]).to(model.embed.weight.device)
+        targets = tokens[:, 1:]
+        log_probs = model(tokens[:, :-1]).gather(2, targets[..., None])[..., 0]
+        nats -= float(log_probs[targets != Tokenizer.pad].sum())
+        if unknown is not None:
+            unknown_nats -= float(log_probs[targets == unknown].sum())
         begin += size
-    return Perplexity(*_sizes(sentences), nats)
+    count = sum(row.count(unknown) for row in rows) if unknown is not None else 0
+    return Perplexity(*_sizes(sentences), nats, count, unknown_nats)
 
 
-def encoded(tokenizer: Tokenizer, sentence: str) -> list[int]:
-    """A sentence as the model sees it: sos, its characters, eos."""
-    return [tokenizer.sos, *tokenizer.encode(sentence), tokenizer.eos]
+def encoded(tokenizer: Tokenizer | WordTokenizer, sentence: str) -> list[int]:
+    """A sentence as the model sees it: sos, its characters or words, eos."""
+    return [Tokenizer.sos, *tokenizer.encode(sentence), Tokenizer.eos]
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Encoded sentences in one tensor (N, L), filled up with pad."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[Tokenizer.pad] * (longest - len(row))] for row in rows])
-
-
-def loss(model: LanguageModel, tokens: Tensor) -> Tensor:
-    """Minus the log-probability of padded sentences (N, L), in nats, summed over all characters and ends."""
-    log_probs = model(tokens[:, :-1])
-    return torch.nn.functional.nll_loss(
-        log_probs.flatten(0, 1),
-        tokens[:, 1:].flatten(),
-        ignore_index=Tokenizer.pad,
-        reduction="sum",
-    )
 
 
 def _sizes(sentences: Sequence[str]) -> tuple[int, int, int]:

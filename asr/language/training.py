@@ -1,4 +1,4 @@
-"""Texts and options in, a trained and measured character language model out: the visible loop, read from the top."""
+"""Texts and options in, a trained and measured language model out: the visible loop, read from the top."""
 
 import math
 import time
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from asr import leaks, sentences
 from asr.batching import epoch_batches
-from asr.devices import checked_device
+from asr.devices import checked_device, has_bf16_kernels, multiplies_bf16
 from asr.errors import TrainingError
-from asr.language.perplexity import encoded, loss, of_characters, padded
+from asr.language.perplexity import encoded, of_lstm, padded
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
-from asr.model.lm import LanguageModel, LmOptions
+from asr.model.lm import CharacterLm, LanguageModel, LmOptions, WordLm
 from asr.options import check_range
-from asr.tokenizer import Tokenizer
+from asr.tokenizer import Tokenizer, WordTokenizer
 from asr.training import state
 from asr.training.interrupt import alone_in, on_interrupt
 from asr.training.monitor import Monitor
@@ -45,10 +45,10 @@ class TextOptions:
     skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
     dev: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()  # training text that holds text of these, or of dev, is refused
-    batch_characters: int = 4000  # of a step, padding included
+    batch_tokens: int = 4000  # characters or words of a step, padding included
 
     def __post_init__(self) -> None:
-        check_range(self, "text", ("batch_characters",), 1)
+        check_range(self, "text", ("batch_tokens",), 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class _Run:
     monitor: Monitor
     output: Path
     device: torch.device
+    bf16: bool
     sums: dict[str, float]  # since the last log line: nats, targets, gradient_norm, steps
 
     @property
@@ -98,7 +99,7 @@ def train(
     training writes to `output`.
     """
     output = Path(output)
-    check_end(training)
+    check_end(training, validates=bool(text.dev))
     with alone_in(output), closing(Monitor(output)) as monitor:
         run = _prepare(output, monitor, lm, text, training, checked_device(device))
         _restore(run, text, training, resume)
@@ -124,20 +125,34 @@ def _prepare(
     dev = [sentence.text for sentence in sentences.read(text.dev)]
     words = sum(len(sentence.text.split()) for sentence in found)
     monitor.say(f"{len(found)} sentences, {words} words; {len(dev)} sentences of dev")
-    tokenizer = Tokenizer()
-    torch.manual_seed(training.seed)
-    model = LanguageModel(tokenizer.size, lm).to(device)
+    trained, rows = _new_model(lm, [sentence.text for sentence in found], training.seed)
+    model = trained.model.to(device)
     return _Run(
-        TrainedLm(model, tokenizer, {}),
+        trained,
         build_optimizer(model, training.optimizer),
         Progress(),
-        [encoded(tokenizer, sentence.text) for sentence in found],
+        rows,
         dev,
         monitor,
         output,
         device,
+        multiplies_bf16(device) and (device.type != "cpu" or has_bf16_kernels(model)),
         {},
     )
+
+
+def _new_model(lm: LmOptions, texts: list[str], seed: int) -> tuple[TrainedLm, list[list[int]]]:
+    """A model with random weights that fits the options, and the texts as it sees them."""
+    torch.manual_seed(seed)
+    if not lm.words:
+        characters = Tokenizer()
+        trained = TrainedLm(CharacterLm(characters.size, lm), characters, {})
+        return trained, [encoded(characters, text) for text in texts]
+    words = WordTokenizer.of(texts, lm.words)
+    rows = [encoded(words, text) for text in texts]
+    predicted = torch.tensor([token for row in rows for token in row[1:]])
+    counts = torch.bincount(predicted, minlength=words.size)
+    return TrainedLm(WordLm(words.size, lm, counts), words, {}), rows
 
 
 def _restore(
@@ -170,7 +185,7 @@ def _batches(run: _Run, text: TextOptions, seed: int, epoch: int) -> list[list[i
     """The rows of each batch of an epoch."""
     batches = epoch_batches(
         [[len(row)] for row in run.rows],
-        batch_frames=text.batch_characters,
+        batch_frames=text.batch_tokens,
         seed=seed,
         epoch=epoch,
     )
@@ -219,7 +234,8 @@ def _step(run: _Run, tokens: Tensor, training: LmTrainingOptions) -> None:
     run.model.train()
     run.optimizer.zero_grad()
     targets = int((tokens[:, 1:] != Tokenizer.pad).sum())
-    nats = loss(run.model, tokens)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
+        nats = run.model.nats(tokens)
     (nats / targets).backward()
     norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
     if not math.isfinite(norm):
@@ -247,14 +263,14 @@ def _log(run: _Run, rate: float) -> None:
         "perplexity": math.exp(run.sums["nats"] / run.sums["targets"]),
         "gradient_norm": run.sums["gradient_norm"] / run.sums["steps"],
         "learning_rate": rate,
-        "characters_per_second": run.sums["targets"] / seconds,
+        "tokens_per_second": run.sums["targets"] / seconds,
     }
     progress = run.progress
     run.monitor.write("train", progress, row)
     run.monitor.say(
         f"step {progress.step}  epoch {progress.epoch}  {progress.elapsed / 3600:.2f} h  "
         f"perplexity {row['perplexity']:.3f}  norm {row['gradient_norm']:.2f}  lr {rate:.2e}  "
-        f"{row['characters_per_second']:.0f} characters/s"
+        f"{row['tokens_per_second']:.0f} tokens/s"
     )
     run.sums.clear()
     run.monitor.started = time.perf_counter()
@@ -277,7 +293,7 @@ def _validate(run: _Run) -> None:
 
 def _measure(run: _Run, trained: TrainedLm) -> dict[str, float]:
     mode = trained.model.training
-    found = of_characters(trained.model.eval(), trained.tokenizer, run.dev)
+    found = of_lstm(trained.model.eval(), trained.tokenizer, run.dev)
     trained.model.train(mode)
     return {"character": found.per_character, "word": found.per_word}
 
@@ -298,7 +314,7 @@ def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
         "epochs": run.progress.epoch,
         "training_hours": round(run.progress.elapsed / 3600, 3),
         "sentences": len(run.rows),
-        "characters": sum(len(row) - 1 for row in run.rows),
+        "tokens": sum(len(row) - 1 for row in run.rows),
         "texts": [Path(path).name for path in text.train],
         "skip": list(text.skip),
         "seed": training.seed,

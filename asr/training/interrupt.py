@@ -46,6 +46,28 @@ def on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that what is half written is removed.
+
+    As with `on_interrupt`, nothing is changed outside the main thread or where the signal is ignored.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or before in (None, signal.SIG_IGN):
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def alone_in(output: Path) -> Iterator[None]:
     """For the time of the block, no other training writes to the folder; raises TrainingError if one does.
 

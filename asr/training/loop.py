@@ -18,7 +18,7 @@ from asr.errors import TrainingError
 from asr.features import FeatureOptions
 from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
-from asr.training.interrupt import alone_in, on_interrupt
+from asr.training.interrupt import alone_in, on_interrupt, terminable
 from asr.training.monitor import Monitor
 from asr.training.run import Run, new_model, prepare, restore
 from asr.training.schedule import (
@@ -63,15 +63,16 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
         monitor = Monitor(output if place.rank == 0 else None)
         stack.callback(monitor.close)
         trained = new_model(model, features, training.seed, place.device)
-        run = prepare(
-            trained,
-            output,
-            place,
-            monitor,
-            data=data,
-            training=training,
-            augmentation=augmentation,
-        )
+        with terminable():
+            run = prepare(
+                trained,
+                output,
+                place,
+                monitor,
+                data=data,
+                training=training,
+                augmentation=augmentation,
+            )
         restore(run, training, data, resume=resume, initial=initial)
         with on_interrupt() as interrupted:
             _loop(run, training, data, augmentation, interrupted)

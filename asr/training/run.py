@@ -82,7 +82,7 @@ def prepare(
     augmentation: AugmentOptions,
 ) -> Run:
     """Read everything that training needs, with no progress yet."""
-    check_end(training)
+    check_end(training, validates=bool(data.dev))
     validation = Validation(data.dev, training.validate_utterances, place.device)
     examples = _load_in_turn(data, trained, augmentation, monitor, place)
     optimizer = build_optimizer(trained.model, training.optimizer)
@@ -161,18 +161,17 @@ def _chosen(
 ) -> list[tuple[str, list[Utterance]]]:
     """The manifests' utterances whose ids are in the files; says how many of those there are nowhere."""
     there = {utterance.id for _, utterances in manifests for utterance in utterances}
-    ids = set()
-    for path in files:
-        named = _read_ids(path)
-        missing = named - there
-        if missing == named:
-            raise TrainingError(f"data.only {path}: none of its {len(named)} ids is in a manifest")
-        if missing:
+    lists = {path: _read_ids(path) for path in files}
+    ids = set().union(*lists.values())
+    if not ids & there:
+        listed = ", ".join(files)
+        raise TrainingError(f"data.only {listed}: none of the {len(ids)} ids is in a manifest")
+    for path, named in lists.items():
+        if missing := named - there:
             example = min(missing)
             monitor.say(
                 f"{path}: {len(missing)} of {len(named)} ids are in no manifest, as {example}"
             )
-        ids |= named
     found = [(name, [u for u in utterances if u.id in ids]) for name, utterances in manifests]
     return [(name, utterances) for name, utterances in found if utterances]
 

@@ -101,9 +101,14 @@ class Progress:
     begun_with: dict[str, Any] = field(default_factory=dict)  # training of the model begun with
 
 
-def check_end(options: ScheduleOptions) -> None:
-    """Raise TrainingError if nothing is set that ends the training."""
-    if not max(getattr(options, name) for name in ENDS):
+def check_end(options: ScheduleOptions, *, validates: bool) -> None:
+    """Raise TrainingError if nothing is set that ends the training; patience does only where something is validated."""
+    ends = [name for name in ENDS if name != "patience" or validates]
+    if options.patience and not validates and not any(getattr(options, name) for name in ends):
+        raise TrainingError(
+            "training.patience: without dev nothing is validated, so this training would never end"
+        )
+    if not any(getattr(options, name) for name in ends):
         names = ", ".join(f"training.{name}" for name in ENDS)
         raise TrainingError(f"this training would never end: set one of {names}")
 
@@ -139,8 +144,11 @@ def is_longer(progress: Progress, options: ScheduleOptions, steps_per_epoch: int
 def goes_back(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> bool:
     """Whether a training that is resumed should go on from its plateau, since more of it is asked for than before.
 
-    That is so where it is finished, or its learning rate has begun to fall though by the hours it is not yet time to.
+    That is so where it is finished, or its learning rate has begun to fall though by the hours it is not yet time to;
+    never where patience has ended it, which more of it would not change.
     """
+    if 0 < options.patience <= progress.worse:
+        return False
     falls_at = (1 - options.cooldown) * options.hours * 3600
     too_early = progress.cooldown_step >= 0 > progress.end_step and progress.elapsed < falls_at
     over = is_finished(progress, options) or too_early

@@ -18,6 +18,6 @@ manifests="$run/manifests"
 asr prepare folder "$folder" --output "$manifests" --name custom --holdout "${HOLDOUT:-0.1}" \
     --check --report "$run/check.json" || [ $? -eq 1 ]
 asr train recipes/librispeech/here.toml --output "$run" \
-    --set data.only= --set "data.exclude=[]" --set data.train="[\"$manifests/custom-train.jsonl\"]" --set data.dev="[\"$manifests/custom-dev.jsonl\"]" "$@"
+    --set "data.only=[]" --set "data.exclude=[]" --set data.train="[\"$manifests/custom-train.jsonl\"]" --set data.dev="[\"$manifests/custom-dev.jsonl\"]" "$@"
 asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --output "$run/dev.tsv"
 echo "next: asr transcribe RECORDING --model '$run/model.pt'"

@@ -34,7 +34,7 @@ train() { # name, options of the change
 
 score() { # name: the bundled search goes beside the model, whose default it so becomes
     local run="runs/ladder/$1"
-    cp asr/assets/english-words.ngram asr/assets/english-calibration.json "$run/"
+    cp asr/assets/english-words.ngram asr/assets/english-words.pt asr/assets/english-calibration.json "$run/"
     cp asr/assets/english.toml "$run/model.toml"
     [ -f "$run/greedy.tsv" ] || asr evaluate "$run/model.pt" "$dev" --greedy --output "$run/greedy.tsv"
     [ -f "$run/search.tsv" ] || asr evaluate "$run/model.pt" "$dev" --limit 150 --output "$run/search.tsv"

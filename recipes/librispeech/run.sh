@@ -33,7 +33,7 @@ for subset in $subsets; do # download and prepare
     fi
 done
 if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
-    prepare common_voice "$root/CommonVoice-en" --name commonvoice --holdout 0.05
+    prepare common_voice "$root/CommonVoice-en/validated.tsv" --name commonvoice --holdout 0.05
     prepare folder "$root/kathleen" --holdout 40
     prepare ljspeech "$root/LJSpeech" --holdout 20
     prepare vctk "$root/VCTK" --holdout 20

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds runs/lm/words.ngram and trains runs/lm/chars/model.pt, then measures both on dev-clean.
+# Builds runs/lm/words.ngram, trains runs/lm/words/model.pt and runs/lm/chars/model.pt, then measures all on dev-clean.
 #
 #   recipes/lm/run.sh [TEXT_FOLDER] [asr train option...]
 #
@@ -7,6 +7,7 @@
 # manifests of recipes/librispeech must be in data/manifests.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+PATH="$PWD/.venv/bin:$PATH"
 text=${1:-data/text}
 shift || true
 manifests=data/manifests
@@ -17,8 +18,13 @@ mapfile -t skip < <(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
     --max-ngrams 1600000 --output runs/lm/words.ngram
-asr train recipes/lm/chars.toml --output runs/lm/chars \
-    --set "text.train=[$(printf '"%s",' "${train[@]}")]" "$@"
-for model in runs/lm/words.ngram runs/lm/chars/model.pt; do
+for recipe in words chars; do
+    asr train "recipes/lm/$recipe.toml" --output "runs/lm/$recipe" \
+        --set "text.train=[$(printf '"%s",' "${train[@]}")]" "$@"
+done
+for model in runs/lm/words.ngram runs/lm/words/model.pt runs/lm/chars/model.pt; do
+    echo "== $model"
     asr lm perplexity "$model" "$manifests/dev-clean.jsonl"
 done
+echo "== n-grams and word LSTM as the search mixes them"
+asr lm perplexity runs/lm/words.ngram "$manifests/dev-clean.jsonl" --word-lm runs/lm/words/model.pt --share 0.6

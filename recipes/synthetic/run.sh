@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
 text="${ROOT:-data}/text"
 shopt -s nullglob
-held_out=(data/manifests/*dev*.jsonl data/manifests/*test*.jsonl data/manifests/speechocean762.jsonl)
+held_out=(data/manifests/*dev*.jsonl data/manifests/*test*.jsonl data/manifests/speechocean762*.jsonl)
 
 # What dev and test sets are read from, by lines: the language models' list.
 mapfile -t skip < <(python -c "import tomllib; print(*tomllib.load(open('recipes/lm/chars.toml', 'rb'))['text']['skip'], sep='\n')")
