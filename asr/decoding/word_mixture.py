@@ -44,6 +44,8 @@ class WordMixture:
         self._shares = math.log(1 - share), math.log(share)
         self._rows = lm.embed.weight.detach().float().cpu().numpy()
         self._bias = lm.bias.detach().float().cpu().numpy()
+        # As columns side by side: with few histories at a time, several times faster than with rows.
+        self._columns = lm.embed.weight.detach()[Tokenizer.eos :].T.contiguous()
         self._unigrams = ngram.unigrams()
         outside = [p for word, p in self._unigrams.items() if word not in tokenizer.ids]
         self._outside = float(np.logaddexp.reduce([*outside, ngram.unknown]))
@@ -63,7 +65,9 @@ class WordMixture:
             before = LmState(
                 tuple(torch.stack(h) for h in zip(*(s.before for s in new), strict=True))
             )
-            vectors, norms, after = self.lm.advance(tokens, before)
+            vectors, after = self.lm.advance(tokens, before)
+            logits = torch.addmm(self.lm.bias[Tokenizer.eos :], vectors, self._columns)
+            norms = logits.logsumexp(-1)
         values = vectors.float().cpu().numpy()
         for row, (state, norm) in enumerate(zip(new, norms.tolist(), strict=True)):
             state.vector, state.norm = values[row], norm

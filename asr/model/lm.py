@@ -152,13 +152,13 @@ class WordLm(LanguageModel):
         words = slice(Tokenizer.eos, None)
         return self._projected(outputs) @ self.embed.weight[words].T + self.bias[words]
 
-    def advance(self, words: Tensor, state: LmState) -> tuple[Tensor, Tensor, LmState]:
-        """`step` without looking at every word: words (N,) to vectors (N, E), norms (N,) and the next state.
+    def advance(self, words: Tensor, state: LmState) -> tuple[Tensor, LmState]:
+        """`step` without its output layer: last words (N,) to vectors (N, E) and the next state.
 
-        The log-probability of a word is the product of its embedding and the vector, plus its bias, less the norm.
+        The logit of a word is the product of its embedding and the vector, plus its bias.
         """
         outputs, state = self._advance(words, state)
-        return self._projected(outputs), self.logits(outputs).float().logsumexp(-1), state
+        return self._projected(outputs), state
 
     def nats(self, tokens: Tensor) -> Tensor:
         """See LanguageModel."""
