@@ -39,12 +39,7 @@ if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
     prepare vctk "$root/VCTK" --holdout 20
     prepare kaldi_dir "$root/speechocean762"
 fi
-if [ "$config" = here ]; then
-    speak() { ROOT="$root" recipes/synthetic/run.sh "$@"; }
-    [ -f "$manifests/synthetic-train.jsonl" ] || speak --hours 8
-    [ -f "$manifests/synthetic-more-train.jsonl" ] ||
-        speak --hours 12 --seed 1 --output "$manifests/synthetic-more-train.jsonl"
-fi
+[ "$config" != here ] || [ -f "$manifests/synthetic-train.jsonl" ] || ROOT="$root" recipes/synthetic/run.sh --hours 8
 
 train() { # recipe, options of asr train
     local arguments=(-m asr train "recipes/librispeech/$1.toml" --output "runs/$1" "${@:2}")
@@ -56,10 +51,9 @@ train() { # recipe, options of asr train
 }
 
 train "$config" "$@"
-if [ "$config" = here ]; then # its second and third parts
+if [ "$config" = here ]; then # its second part
     train here-on --init runs/here/model.pt "$@"
-    train here-more --init runs/here-on/model.pt "$@"
-    run=runs/here-more
+    run=runs/here-on
 fi
 
 [ "$config" != here ] || tests="$tests speechocean762"
