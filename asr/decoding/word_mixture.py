@@ -15,18 +15,41 @@ from asr.decoding.words import WordModel
 from asr.model.lm import LmState, WordLm
 from asr.tokenizer import Tokenizer, WordTokenizer
 
+BLOCK = 10_000_000
+"""Values in a block of a search's histories: 40 MB, which glibc takes from the system and gives back whole."""
+
+
+class Histories:
+    """What the LSTM makes of the histories of one search, in few large blocks: small ones would break up the heap."""
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._block = torch.empty(0, columns)
+        self._used = 0
+
+    def keep(self, rows: torch.Tensor) -> torch.Tensor:
+        """A copy of rows (N, C) that lies in a block."""
+        if self._used + len(rows) > len(self._block):
+            size = max(len(rows), BLOCK // self._columns)
+            self._block, self._used = torch.empty(size, self._columns), 0
+        kept = self._block[self._used : self._used + len(rows)]
+        kept.copy_(rows)
+        self._used += len(rows)
+        return kept
+
 
 class History:
     """The words from the beginning of a text, and what the LSTM makes of them once it has run over them."""
 
-    __slots__ = ("after", "before", "hidden", "ngram", "norm", "token", "vector")
+    __slots__ = ("after", "all", "before", "ngram", "norm", "token", "values", "vector")
 
-    def __init__(self, ngram: Any, token: int, before: tuple[torch.Tensor, ...]) -> None:
+    def __init__(self, all_: Histories, ngram: Any, token: int, before: torch.Tensor) -> None:
+        self.all = all_  # of the search
         self.ngram = ngram  # the n-grams' state
         self.token = token  # of the last word
-        self.before = before  # (width,) each: the LSTM's hidden values before it
+        self.before = before  # (C,) the LSTM's `values` before it
         self.after: dict[str, History] = {}  # by the next word
-        self.hidden: tuple[torch.Tensor, ...] = ()
+        self.values: torch.Tensor | None = None  # (C,) hidden values of all layers, then the vector
         self.vector: Any = (
             None  # (E,) float32 of NumPy: its product with a word's row gives the word's logit
         )
@@ -52,27 +75,27 @@ class WordMixture:
 
     def start(self) -> History:
         """See WordModel."""
-        hidden = tuple(h[0] for h in self.lm.initial_state(1).hidden)
-        return History(self.ngram.start(), Tokenizer.sos, hidden)
+        options = self.lm.options
+        columns = 2 * options.layers * options.width + options.embedding
+        return History(Histories(columns), self.ngram.start(), Tokenizer.sos, torch.zeros(columns))
 
     def evaluate(self, states: Iterable[History]) -> None:
-        """Run the LSTM over those histories at once that it has not run over yet."""
+        """Run the LSTM over those histories at once that it has not run over yet, all of one search."""
         new = list({id(state): state for state in states if state.vector is None}.values())
         if not new:
             return
+        device, options = self.lm.bias.device, self.lm.options
         with torch.inference_mode():
-            tokens = torch.tensor([state.token for state in new], device=self.lm.bias.device)
-            before = LmState(
-                tuple(torch.stack(h) for h in zip(*(s.before for s in new), strict=True))
-            )
-            vectors, after = self.lm.advance(tokens, before)
+            tokens = torch.tensor([state.token for state in new], device=device)
+            before = torch.stack([state.before for state in new]).to(device)
+            hidden = before[:, : -options.embedding].split(options.width, 1)
+            vectors, after = self.lm.advance(tokens, LmState(hidden))
             logits = torch.addmm(self.lm.bias[Tokenizer.eos :], vectors, self._columns)
             norms = logits.logsumexp(-1)
-        values = vectors.float().cpu().numpy()
+            rows = new[0].all.keep(torch.cat([*after.hidden, vectors], 1))
+        values = rows[:, -options.embedding :].numpy()
         for row, (state, norm) in enumerate(zip(new, norms.tolist(), strict=True)):
-            state.vector, state.norm = values[row], norm
-            state.hidden = tuple(h[row] for h in after.hidden)
-            state.before = ()
+            state.vector, state.norm, state.values = values[row], norm, rows[row]
 
     def score(self, state: History, word: str) -> tuple[float, History]:
         """See WordModel."""
@@ -83,7 +106,8 @@ class WordMixture:
         if token == WordTokenizer.unknown:
             learnt += self._unigrams.get(word, self.ngram.unknown) - self._outside
         if word not in state.after:
-            state.after[word] = History(ngram, token, state.hidden)
+            assert state.values is not None
+            state.after[word] = History(state.all, ngram, token, state.values)
         both = counted + self._shares[0], learnt + self._shares[1]
         return max(both) + math.log1p(math.exp(min(both) - max(both))), state.after[word]
 
