@@ -55,6 +55,11 @@ def has_bf16_kernels(model: nn.Module) -> bool:
     return True
 
 
+def trains_in_bf16(model: nn.Module, device: torch.device) -> bool:
+    """Whether bf16 trains a model faster there, and the device has what the model needs for it."""
+    return multiplies_bf16(device) and (device.type != "cpu" or has_bf16_kernels(model))
+
+
 def limit_caches() -> None:
     """Have oneDNN keep what it prepares for 32 operations, not for 1,024, unless the environment says otherwise.
 

@@ -12,7 +12,7 @@ import torch
 from models import tiny_model
 from trainings import config, losses, make_manifest, rows, run, same_weights, state
 
-from asr import checkpoint, manifest
+from asr import checkpoint, devices, manifest
 from asr.errors import TrainingError
 from asr.evaluate import evaluate
 from asr.manifest import Utterance
@@ -227,8 +227,8 @@ def test_bf16_changes_the_losses_a_little(tmp_path: Path, manifest_path: Path) -
 def test_auto_is_bf16_where_the_chip_is_faster_in_it_and_knows_the_layers(
     monkeypatch: pytest.MonkeyPatch, fast: bool, known: bool
 ) -> None:
-    monkeypatch.setattr(training_run, "multiplies_bf16", lambda device: fast)
-    monkeypatch.setattr(training_run, "has_bf16_kernels", lambda model: known)
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda device: fast)
+    monkeypatch.setattr(devices, "has_bf16_kernels", lambda model: known)
     cpu = torch.device("cpu")
     assert training_run.uses_bf16("auto", tiny_model(), cpu) is (fast and known)
     assert training_run.uses_bf16("bf16", tiny_model(), cpu)

@@ -128,6 +128,10 @@ def test_only_the_ids_of_a_file_are_trained_on_and_those_that_are_nowhere_are_co
     printed = capsys.readouterr().err
     assert "2 utterances" in printed
     assert f"{ids}: 1 of 3 ids are in no manifest, as nowhere" in printed
+    other = tmp_path / "other.txt"
+    other.write_text("nowhere\n")  # as of a corpus that is left out
+    run(tmp_path / "two", config(manifest_path, {"data": {"only": [str(ids), str(other)]}}))
+    assert f"{other}: 1 of 1 ids are in no manifest" in capsys.readouterr().err
     ids.write_text("nowhere\n")
     message = _message(tmp_path / "none", recipe)
     assert message == f"data.only {ids}: none of the 1 ids is in a manifest"

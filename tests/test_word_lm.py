@@ -107,7 +107,6 @@ def test_a_mixture_is_the_shares_of_both_probabilities() -> None:
         assert found == pytest.approx(expected, abs=1e-5)
     assert mixture.end(state) == words.end(context)
     assert (mixture.unigrams(), mixture.unknown) == (words.unigrams(), words.unknown)
-    assert ("b" in mixture, "bb" in mixture) == (True, False)
 
 
 def test_unknown_words_of_the_lstm_share_its_unknown_words_probability() -> None:

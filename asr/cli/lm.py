@@ -11,7 +11,7 @@ from asr.cli.base import app, note
 from asr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from asr.language.perplexity import WordModel
+    from asr.decoding.words import WordModel
 
 lm = typer.Typer(
     no_args_is_help=True,

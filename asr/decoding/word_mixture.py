@@ -41,15 +41,15 @@ class Histories:
 class History:
     """The words from the beginning of a text, and what the LSTM makes of them once it has run over them."""
 
-    __slots__ = ("after", "all", "before", "ngram", "norm", "token", "values", "vector")
+    __slots__ = ("after", "ngram", "norm", "store", "token", "values", "vector")
 
-    def __init__(self, all_: Histories, ngram: Any, token: int, before: torch.Tensor) -> None:
-        self.all = all_  # of the search
+    def __init__(self, store: Histories, ngram: Any, token: int, values: torch.Tensor) -> None:
+        self.store = store  # of the search
         self.ngram = ngram  # the n-grams' state
         self.token = token  # of the last word
-        self.before = before  # (C,) the LSTM's `values` before it
+        # (C,) hidden values of all layers, then the vector: those before the last word until the LSTM has run over it
+        self.values = values
         self.after: dict[str, History] = {}  # by the next word
-        self.values: torch.Tensor | None = None  # (C,) hidden values of all layers, then the vector
         self.vector: Any = (
             None  # (E,) float32 of NumPy: its product with a word's row gives the word's logit
         )
@@ -87,12 +87,12 @@ class WordMixture:
         device, options = self.lm.bias.device, self.lm.options
         with torch.inference_mode():
             tokens = torch.tensor([state.token for state in new], device=device)
-            before = torch.stack([state.before for state in new]).to(device)
+            before = torch.stack([state.values for state in new]).to(device)
             hidden = before[:, : -options.embedding].split(options.width, 1)
             vectors, after = self.lm.advance(tokens, LmState(hidden))
             logits = torch.addmm(self.lm.bias[Tokenizer.eos :], vectors, self._columns)
             norms = logits.logsumexp(-1)
-            rows = new[0].all.keep(torch.cat([*after.hidden, vectors], 1))
+            rows = new[0].store.keep(torch.cat([*after.hidden, vectors], 1))
         values = rows[:, -options.embedding :].numpy()
         for row, (state, norm) in enumerate(zip(new, norms.tolist(), strict=True)):
             state.vector, state.norm, state.values = values[row], norm, rows[row]
@@ -106,8 +106,7 @@ class WordMixture:
         if token == WordTokenizer.unknown:
             learnt += self._unigrams.get(word, self.ngram.unknown) - self._outside
         if word not in state.after:
-            assert state.values is not None
-            state.after[word] = History(state.all, ngram, token, state.values)
+            state.after[word] = History(state.store, ngram, token, state.values)
         both = counted + self._shares[0], learnt + self._shares[1]
         return max(both) + math.log1p(math.exp(min(both) - max(both))), state.after[word]
 
@@ -123,7 +122,3 @@ class WordMixture:
     def unknown(self) -> float:
         """See WordModel."""
         return self.ngram.unknown
-
-    def __contains__(self, word: object) -> bool:
-        """Whether the n-grams know a word."""
-        return word in self._unigrams

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from asr.decoding.words import WordModel
 from asr.model.lm import LanguageModel
 from asr.tokenizer import Tokenizer, WordTokenizer
 
@@ -46,24 +46,9 @@ class Perplexity:
         return self.unknown / max(1, self.words)
 
 
-class WordModel(Protocol):
-    """What is needed of n-grams, alone or with an LSTM beside them; log-probabilities in nats."""
-
-    def start(self) -> Any:
-        """The state before the first word."""
-
-    def score(self, state: Any, word: str) -> tuple[float, Any]:
-        """The log-probability of a word, known or not, and the state after it."""
-
-    def end(self, state: Any) -> float:
-        """The log-probability that there is no more word."""
-
-    def __contains__(self, word: object) -> bool:
-        """Whether it knows a word."""
-
-
 def of_words(model: WordModel, sentences: Sequence[str]) -> Perplexity:
     """How well n-grams, alone or with an LSTM beside them, predict normalised sentences."""
+    known = model.unigrams()
     nats = unknown_nats = 0.0
     unknown = 0
     for sentence in sentences:
@@ -71,7 +56,7 @@ def of_words(model: WordModel, sentences: Sequence[str]) -> Perplexity:
         for word in sentence.split():
             log_prob, state = model.score(state, word)
             nats -= log_prob
-            if word not in model:
+            if word not in known:
                 unknown += 1
                 unknown_nats -= log_prob
         nats -= model.end(state)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asr import leaks, sentences
 from asr.batching import epoch_batches
-from asr.devices import checked_device, has_bf16_kernels, multiplies_bf16
+from asr.devices import checked_device, trains_in_bf16
 from asr.errors import TrainingError
 from asr.language.perplexity import encoded, of_lstm, padded
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
@@ -136,7 +136,7 @@ def _prepare(
         monitor,
         output,
         device,
-        multiplies_bf16(device) and (device.type != "cpu" or has_bf16_kernels(model)),
+        trains_in_bf16(model, device),
         {},
     )
 

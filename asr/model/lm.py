@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
             reduction="sum",
         )
 
-    def logits(self, outputs: Tensor) -> Tensor:
+    def _logits(self, outputs: Tensor) -> Tensor:
         """What the LSTM puts out (..., width) to logits (..., V - eos), those of eos and all tokens after it."""
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class LanguageModel(nn.Module):
         return outputs, LmState((*states, *cells))
 
     def _log_probs(self, outputs: Tensor) -> Tensor:
-        log_probs = self.logits(outputs).float().log_softmax(-1)
+        log_probs = self._logits(outputs).float().log_softmax(-1)
         return nn.functional.pad(log_probs, (Tokenizer.eos, 0), value=float("-inf"))
 
 
@@ -117,7 +117,7 @@ class CharacterLm(LanguageModel):
         super().__init__(vocabulary, options)
         self.output = nn.Linear(options.width, vocabulary - Tokenizer.eos)
 
-    def logits(self, outputs: Tensor) -> Tensor:
+    def _logits(self, outputs: Tensor) -> Tensor:
         """See LanguageModel."""
         logits: Tensor = self.output(self.dropout(outputs))
         return logits
@@ -147,7 +147,7 @@ class WordLm(LanguageModel):
         self.register_buffer("chances", chances, persistent=False)
         self.chances: Tensor
 
-    def logits(self, outputs: Tensor) -> Tensor:
+    def _logits(self, outputs: Tensor) -> Tensor:
         """See LanguageModel."""
         words = slice(Tokenizer.eos, None)
         return self._projected(outputs) @ self.embed.weight[words].T + self.bias[words]

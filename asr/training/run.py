@@ -10,7 +10,7 @@ from asr import checkpoint, leaks, manifest, sentences
 from asr.augment import AugmentOptions
 from asr.batching import DataOptions, TrainingSet, epoch_batches, load_training_set
 from asr.checkpoint import Trained
-from asr.devices import has_bf16_kernels, multiplies_bf16
+from asr.devices import trains_in_bf16
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
 from asr.files import atomic_write
@@ -94,7 +94,7 @@ def uses_bf16(precision: str, model: Seq2Seq, device: torch.device) -> bool:
     """bf16 where asked for, or where the chip is faster in it and has what the model needs for it."""
     if precision != "auto":
         return precision == "bf16"
-    return multiplies_bf16(device) and (device.type != "cpu" or has_bf16_kernels(model))
+    return trains_in_bf16(model, device)
 
 
 def new_model(
