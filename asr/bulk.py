@@ -91,18 +91,7 @@ def plan(
     `recognizer` would; that one is asked for only to compare them. A JSON of another recording, which has the same
     file name, is a problem: it is not written over unless `overwrite`.
     """
-    _check_channel(channel)
-    sources: list[Source] = []
-    problems: list[AsrError] = []
-    for found in find(names):
-        if isinstance(found, AsrError):
-            problems.append(found)
-            continue
-        try:
-            source = _from_stdin(found, scratch) if found.is_stdin else found
-            sources.extend(_channels(source, channel))
-        except AudioError as error:
-            problems.append(_named(error, found, source.path))
+    sources, problems = _found(names, scratch, channel)
     if output_dir is None:
         return Plan(tuple(sources), problems=tuple(problems))
     stems = output_stems(sources, output_dir)
@@ -128,6 +117,25 @@ def plan(
         tuple(skipped),
         tuple(outdated),
     )
+
+
+def _found(
+    names: Iterable[str], scratch: Path, channel: str
+) -> tuple[list[Source], list[AsrError]]:
+    """The sources that `names` stand for, and what is known to be unusable."""
+    _check_channel(channel)
+    sources: list[Source] = []
+    problems: list[AsrError] = []
+    for found in find(names):
+        if isinstance(found, AsrError):
+            problems.append(found)
+            continue
+        try:
+            source = _from_stdin(found, scratch) if found.is_stdin else found
+            sources.extend(_channels(source, channel))
+        except AudioError as error:
+            problems.append(_named(error, found, source.path))
+    return sources, problems
 
 
 def run(
