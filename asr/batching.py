@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,13 @@ class Batch:
     phoneme_lengths: Tensor  # (B,)
     ids: tuple[str, ...]
     seconds: float  # of audio, without padding
+
+
+def twice(batch: Batch) -> Batch:
+    """A batch with a copy of all its utterances behind them, and so with twice the seconds."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    copies = {name: torch.cat([value, value]) for name, value in tensors.items()}
+    return replace(batch, **copies, seconds=2 * batch.seconds)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from asr.features import FeatureOptions
 from asr.files import atomic_write
 from asr.model import ModelOptions, Seq2Seq
 from asr.tokenizer import Tokenizer
+from asr.weights import pack, unpack
 
 FORMAT = 1
 
@@ -39,18 +40,15 @@ def build(model: ModelOptions, tokenizer: Tokenizer, features: FeatureOptions) -
     )
 
 
-def save(path: str | Path, trained: Trained, *, half: bool = False) -> None:
-    """Write a trained model, whole or not at all; `half` stores float16 weights at half the size."""
-    weights = trained.model.state_dict()
-    if half:
-        weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+def save(path: str | Path, trained: Trained, *, bits: int = 32) -> None:
+    """Write a trained model, whole or not at all, its weights in 32, 16 or 8 bits (asr.weights)."""
     content = {
         "format": FORMAT,
         "model": options.to_dict(trained.model.options),
         "tokenizer": trained.tokenizer.to_dict(),
         "features": options.to_dict(trained.features),
         "info": trained.info,
-        "weights": weights,
+        "weights": pack(trained.model.state_dict(), bits),
     }
     with atomic_write(path, "wb") as file:
         torch.save(content, file)
@@ -73,7 +71,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
         tokenizer = Tokenizer.from_dict(content["tokenizer"])
         features = options.from_dict(FeatureOptions, content["features"])
         model = build(options.from_dict(ModelOptions, content["model"]), tokenizer, features)
-        model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
+        model.load_state_dict(unpack(content["weights"]))
     except (KeyError, RuntimeError, AttributeError, TypeError, ValueError, AsrError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not a model of this version: {reason}") from error

@@ -11,6 +11,7 @@ from asr.errors import AsrError, CheckpointError
 from asr.files import atomic_write
 from asr.model.lm import CharacterLm, LanguageModel, LmOptions, WordLm
 from asr.tokenizer import Tokenizer, WordTokenizer
+from asr.weights import pack, unpack
 
 FORMAT = 1
 
@@ -32,15 +33,14 @@ class TrainedLm:
         return "words" if isinstance(self.tokenizer, WordTokenizer) else "characters"
 
 
-def save_lm(path: str | Path, trained: TrainedLm, *, half: bool = False) -> None:
-    """Write a language model, whole or not at all; `half` stores float16 weights at half the size."""
-    weights = trained.model.state_dict()
+def save_lm(path: str | Path, trained: TrainedLm, *, bits: int = 32) -> None:
+    """Write a language model, whole or not at all, its weights in 32, 16 or 8 bits (asr.weights)."""
     content = {
         "lm_format": FORMAT,
         "lm": options.to_dict(trained.model.options),
         "tokenizer": trained.tokenizer.to_dict(),
         "info": trained.info,
-        "weights": {name: w.half() for name, w in weights.items()} if half else weights,
+        "weights": pack(trained.model.state_dict(), bits),
     }
     with atomic_write(path, "wb") as file:
         torch.save(content, file)
@@ -67,7 +67,7 @@ def load_lm(
         )
     try:
         tokenizer, model = _empty(content)
-        model.load_state_dict({name: w.float() for name, w in content["weights"].items()})
+        model.load_state_dict(unpack(content["weights"]))
     except (KeyError, RuntimeError, AttributeError, TypeError, ValueError, AsrError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not a language model of this version: {reason}") from error

@@ -22,7 +22,7 @@ LAYERS = (
     ("features", "phonemes", "tokenizer", "vad"),
     ("pieces",),
     ("recording",),
-    ("augment", "corpora", "model", "ngram"),
+    ("augment", "corpora", "model", "ngram", "weights"),
     ("onnx_nodes",),
     ("onnx_graph", "onnx_model"),
     ("decoding", "batching", "doctor"),

@@ -23,10 +23,11 @@ from torch import Tensor
 
 from asr import checkpoint
 from asr.checkpoint import Trained
-from asr.errors import CheckpointError
+from asr.errors import CheckpointError, ConfigError
 from asr.features import FeatureOptions
 from asr.model import LossWeights
 from asr.tokenizer import Tokenizer
+from asr.weights import pack, unpack
 
 FEATURES = FeatureOptions(n_mels=MELS, window_ms=32.0, low_hz=50.0)
 INFO = {"steps": 7, "manifests": ["a.jsonl"], "dev": {"wer": 0.5}, "none": None, "pair": (1, 2.0)}
@@ -66,17 +67,40 @@ def test_a_saved_model_loads_with_the_same_outputs(kind: str, tmp_path: Path) ->
     assert loaded.model.frame_seconds == trained.model.frame_seconds
 
 
-def test_a_model_saved_in_half_precision_is_near_and_half_as_large(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "size", "near"), [(16, 0.6, 0.02), (8, 0.45, 0.5)])
+def test_a_model_saved_in_fewer_bits_is_near_and_smaller(
+    bits: int, size: float, near: float, tmp_path: Path
+) -> None:
     trained = make(kind="location", width=64)
     checkpoint.save(tmp_path / "full.pt", trained)
-    checkpoint.save(tmp_path / "half.pt", trained, half=True)
-    full, half = ((tmp_path / name).stat().st_size for name in ("full.pt", "half.pt"))
-    assert half < 0.6 * full
-    loaded = checkpoint.load(tmp_path / "half.pt")
+    checkpoint.save(tmp_path / "fewer.pt", trained, bits=bits)
+    full, fewer = ((tmp_path / name).stat().st_size for name in ("full.pt", "fewer.pt"))
+    assert fewer < size * full
+    loaded = checkpoint.load(tmp_path / "fewer.pt")
     assert {weight.dtype for weight in loaded.model.state_dict().values()} == {torch.float32}
     for ours, theirs in zip(outputs(loaded), outputs(trained), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(ours, theirs, atol=near, rtol=near)
     assert not torch.equal(outputs(loaded)[0], outputs(trained)[0])
+
+
+def test_no_weight_in_8_bits_is_off_by_more_than_half_a_step_of_its_row() -> None:
+    torch.manual_seed(0)
+    weights = {
+        "matrix": torch.randn(5, 7, 3) * torch.tensor([1e-6, 1.0, 0.0, 30.0, 1.0])[:, None, None]
+    }
+    weights |= {"vector": torch.randn(9), "count": torch.tensor(3)}
+    found = unpack(pack(weights, 8))
+    apart = (found["matrix"] - weights["matrix"]).abs().flatten(1).amax(1)
+    largest = weights["matrix"].abs().flatten(1).amax(1)
+    assert (apart <= largest / 254 * 1.001).all()
+    assert torch.equal(found["vector"], weights["vector"].half().float())
+    assert found["count"] == 3
+
+
+def test_a_number_of_bits_that_is_not_offered_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="weights in 4 bits: allowed are 8, 16, 32"):
+        checkpoint.save(tmp_path / "model.pt", make(), bits=4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_average_of_equal_checkpoints_is_the_checkpoint(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from asr.errors import CheckpointError, ConfigError
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
 from asr.model.lm import CharacterLm, LmOptions
 from asr.tokenizer import Tokenizer
+from asr.weights import BITS
 
 TOKENIZER = Tokenizer("abcdef ")
 SPECIAL = [Tokenizer.blank, Tokenizer.pad, Tokenizer.sos]
@@ -57,13 +58,13 @@ def test_a_selected_state_goes_on_as_its_row() -> None:
     assert not before.hidden[0].any()  # a state is a value: no step has changed it
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_save_and_load_give_the_same_model(tmp_path: Path, half: bool) -> None:
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_save_and_load_give_the_same_model(tmp_path: Path, bits: int) -> None:
     model, tokens = _model(layers=2), _sentences()
     path = tmp_path / "lm.pt"
-    save_lm(path, TrainedLm(model, TOKENIZER, {"steps": 3}), half=half)
+    save_lm(path, TrainedLm(model, TOKENIZER, {"steps": 3}), bits=bits)
     loaded = load_lm(path)
-    tolerance = 0.01 if half else 0.0
+    tolerance = {32: 0.0, 16: 0.01, 8: 0.1}[bits]
     torch.testing.assert_close(loaded.model(tokens), model(tokens), atol=tolerance, rtol=0)
     assert loaded.tokenizer.alphabet == TOKENIZER.alphabet
     assert loaded.info == {"steps": 3}
@@ -71,13 +72,14 @@ def test_save_and_load_give_the_same_model(tmp_path: Path, half: bool) -> None:
     assert loaded.model.output.weight.dtype == torch.float32
 
 
-def test_half_precision_halves_the_file(tmp_path: Path) -> None:
+def test_a_file_is_as_large_as_its_bits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = CharacterLm(TOKENIZER.size, LmOptions(embedding=32, width=128))
-    for half in (False, True):
-        save_lm(tmp_path / f"{half}.pt", TrainedLm(model, TOKENIZER, {}), half=half)
-    sizes = [(tmp_path / f"{half}.pt").stat().st_size for half in (True, False)]
-    assert sizes[0] < 0.55 * sizes[1]
+    for bits in BITS:
+        save_lm(tmp_path / f"{bits}.pt", TrainedLm(model, TOKENIZER, {}), bits=bits)
+    eight, sixteen, whole = ((tmp_path / f"{bits}.pt").stat().st_size for bits in BITS)
+    assert sixteen < 0.55 * whole
+    assert eight < 0.6 * sixteen
 
 
 def test_what_is_no_language_model_is_named(tmp_path: Path) -> None:

@@ -62,6 +62,24 @@ def test_initial_leaves_a_weight_of_another_shape_as_it_is(
     assert torch.equal(own["ctc.weight"], given["ctc.weight"])
 
 
+def test_layers_that_initial_has_not_got_begin_as_the_identity(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    shallow, deep = (
+        {"model": {"encoder": {"residual": True, "flat_layers": count}}} for count in (0, 2)
+    )
+    first = run(tmp_path / "first", config(manifest_path, shallow)) / "model.pt"
+    second = run(tmp_path / "second", config(manifest_path, deep, STILL), initial=first)
+    one, other = (checkpoint.load(path).model for path in (first, second / "model.pt"))
+    assert len(other.encoder.layers) == len(one.encoder.layers) + 2
+    features = torch.randn(1, 40, 20)
+    lengths = torch.tensor([40])
+    assert torch.equal(other.encode(features, lengths).values, one.encode(features, lengths).values)
+    third = run(tmp_path / "third", config(manifest_path, deep), initial=first) / "model.pt"
+    learnt = checkpoint.load(third).model.encoder.layers[-1].norm.weight
+    assert learnt.abs().min() > 0
+
+
 def test_a_training_that_goes_on_does_not_begin_again_with_initial(
     tmp_path: Path, manifest_path: Path
 ) -> None:

@@ -11,10 +11,10 @@ from asr.cli.base import app
 def average(
     checkpoints: list[Path] = typer.Argument(..., help="Models of one training."),
     output: Path = typer.Option(..., "--output", "-o", help="Where the mean goes."),
-    half: bool = typer.Option(False, help="Store 16-bit weights: half the size."),
+    bits: int = typer.Option(32, help="Of a stored weight: 32, 16 or 8."),
 ) -> None:
     """Write the model whose weights are the mean of several."""
     from asr import checkpoint
 
-    checkpoint.save(output, checkpoint.average(checkpoints), half=half)
+    checkpoint.save(output, checkpoint.average(checkpoints), bits=bits)
     typer.echo(output)

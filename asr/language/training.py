@@ -323,7 +323,7 @@ def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
         "validations": run.progress.history,
     }
     model = candidates[chosen].model.eval()
-    save_lm(run.output / state.FINAL, TrainedLm(model, run.trained.tokenizer, info), half=True)
+    save_lm(run.output / state.FINAL, TrainedLm(model, run.trained.tokenizer, info), bits=16)
     run.monitor.say(f"model: {run.output / state.FINAL} ({chosen})")
 
 

@@ -122,6 +122,12 @@ class EncoderLayer(nn.Module):
         self.rnn = BiRNN(options.cell, input_size * reduction, options.width)
         self.norm = nn.LayerNorm(2 * options.width) if options.norm else nn.Identity()
 
+    def pass_through(self) -> None:
+        """Make of a residual layer with a norm the identity: its own part is scaled by 0, which training may change."""
+        if isinstance(self.norm, nn.LayerNorm):
+            nn.init.zeros_(self.norm.weight)
+            nn.init.zeros_(self.norm.bias)
+
     def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, U, I) and (B,) to (B, U / reduction, D) and (B,); rounded up, a missing neighbour is zero."""
         values = self.dropout(values)

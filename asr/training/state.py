@@ -77,7 +77,10 @@ def forget_after(output: Path, step: int) -> None:
 
 
 def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, Any]]:
-    """Copy from a trained model all weights that fit; the names of the others, and what it says of its training."""
+    """Copy from a trained model all weights that fit; the names of the others, and what it says of its training.
+
+    A residual layer that it has not got begins as the identity, so that a deeper network begins as good.
+    """
     trained = checkpoint.load(path)
     given = trained.model.state_dict()
     own = model.state_dict()
@@ -85,6 +88,9 @@ def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, A
     if not fitting:
         raise CheckpointError(f"{path}: no weight of it fits this network")
     model.load_state_dict({**own, **fitting})
+    for number, layer in enumerate(model.encoder.layers):
+        if layer.residual and not any(n.startswith(f"encoder.layers.{number}.") for n in fitting):
+            layer.pass_through()
     info = {key: value for key, value in trained.info.items() if key != "validations"}
     return sorted(set(own) - set(fitting)), info
 

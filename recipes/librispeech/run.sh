@@ -51,9 +51,10 @@ train() { # recipe, options of asr train
 }
 
 train "$config" "$@"
-if [ "$config" = here ]; then # its second part
+if [ "$config" = here ]; then # its second and third part
     train here-on --init runs/here/model.pt "$@"
-    run=runs/here-on
+    train here-deep --init runs/here-on/model.pt "$@"
+    run=runs/here-deep
 fi
 
 [ "$config" != here ] || tests="$tests speechocean762"
