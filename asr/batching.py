@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,21 @@ class Batch:
 
 def twice(batch: Batch) -> Batch:
     """A batch with a copy of all its utterances behind them, and so with twice the seconds."""
-    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    copies = {name: torch.cat([value, value]) for name, value in tensors.items()}
-    return replace(batch, **copies, seconds=2 * batch.seconds)
+
+    def copied(name: str) -> Tensor:
+        value: Tensor = getattr(batch, name)
+        return torch.cat([value, value])
+
+    return Batch(
+        copied("features"),
+        copied("feature_lengths"),
+        copied("tokens"),
+        copied("token_lengths"),
+        copied("phonemes"),
+        copied("phoneme_lengths"),
+        batch.ids,
+        2 * batch.seconds,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from asr.checkpoint import Trained
 from asr.errors import CheckpointError
 from asr.files import atomic_write
 from asr.model import Seq2Seq
+from asr.model.encoder import EncoderLayer
 from asr.training.optimizer import Optimizer
 from asr.training.schedule import Progress
 
@@ -89,7 +90,8 @@ def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, A
         raise CheckpointError(f"{path}: no weight of it fits this network")
     model.load_state_dict({**own, **fitting})
     for number, layer in enumerate(model.encoder.layers):
-        if layer.residual and not any(n.startswith(f"encoder.layers.{number}.") for n in fitting):
+        given_layer = any(name.startswith(f"encoder.layers.{number}.") for name in fitting)
+        if isinstance(layer, EncoderLayer) and layer.residual and not given_layer:
             layer.pass_through()
     info = {key: value for key, value in trained.info.items() if key != "validations"}
     return sorted(set(own) - set(fitting)), info
