@@ -42,10 +42,10 @@ def read(path: str | Path, *, sample_rate: int = 16_000, channel: str | int = "m
     """Read a whole audio file as one channel at `sample_rate`.
 
     Returns float32 (S,), full scale ±1; a float file or a lossy codec that goes beyond ±1 is not clipped. `channel` is
-    "mix" (the mean of all) or an index from 0. A recording of one sample is returned as it is, one that resampling
-    leaves nothing of is an error. Raises AudioError, naming the file, where it is missing, a folder, empty, truncated,
-    not audio, not readable, has no samples, NaN or infinite ones, or not the channel asked for. A truncated mp3 or ogg
-    is noticed only where the file lets it: an mp3 by its Xing/Info header, an ogg by a last page that is cut.
+    "mix" (the mean of all) or an index from 0. Raises AudioError, naming the file, where it is missing, a folder,
+    empty, truncated, not audio, not readable, has one sample or none, or so few that resampling leaves nothing, NaN or
+    infinite ones, or not the channel asked for. A truncated mp3 or ogg is noticed only where the file lets it: an mp3
+    by its Xing/Info header, an ogg by a last page that is cut.
     """
     pieces = list(_stream(Path(path), sample_rate, channel))
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -177,8 +177,8 @@ def _stream(path: Path, sample_rate: int, channel: str | int) -> Iterator[Wavefo
             piece = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
             kept += len(piece)
             yield piece
-        if kept == 0:
-            raise AudioError(f"{path}: too short: {frames} samples at {recording.sample_rate} Hz")
+        if frames < 2 or kept == 0:
+            raise AudioError(f"{path}: too short: samples: {frames}, at {recording.sample_rate} Hz")
 
 
 def _resampler(from_rate: int, to_rate: int) -> Any:

@@ -79,7 +79,8 @@ def bad_files(folder: Path, samples: np.ndarray) -> dict[Path, str]:
         spoilt[100] = value
         make(f"{name}.wav", encoded(spoilt, "wav", subtype="FLOAT"), "NaN or infinite samples")
     make("nothing.wav", encoded(samples[:0], "wav"), "has no samples")
-    make("one.wav", encoded(samples[:1], "wav", 48_000), "too short")
+    make("one.wav", encoded(samples[:1], "wav"), "too short: samples: 1")
+    make("one-48.wav", encoded(samples[:1], "wav", 48_000), "too short: samples: 1")
     data = 2 * RATE * TEN_HOURS
     make("hours.wav", wav_header(data_bytes=data) + bytes(2000), "truncated")
     make("hours.flac", lying_flac(samples, TEN_HOURS), "truncated")
@@ -108,7 +109,7 @@ def good_files(folder: Path, samples: np.ndarray) -> list[Path]:
         "flac-as.wav": encoded(samples, "flac"),
         "mp3-as.ogg": encoded(samples, "mp3"),
         "wav-as.m4a": encoded(samples, "wav"),
-        "single.wav": encoded(samples[:1], "wav"),
+        "pair.wav": encoded(samples[:2], "wav"),
         "studio.flac": encoded(np.column_stack([samples] * 8), "flac", 96_000),
         "fine\nlines.wav": encoded(samples, "wav"),
         "piped.wav": wav_header(data_bytes=0x7FFFF000) + encoded(samples, "wav")[44:],

@@ -167,12 +167,12 @@ def test_blocks_of_an_hour_take_flat_memory(tmp_path: Path) -> None:
     assert peak < 20e6  # the whole hour would be 230 MB
 
 
-def test_one_sample_is_read_and_what_resampling_removes_is_an_error(tmp_path: Path) -> None:
-    path = save(tmp_path, "wav", np.array([0.25], np.float32))
-    np.testing.assert_array_equal(audio.read(path), np.array([0.25], np.float32))
-
-    path = save(tmp_path, "wav", np.array([0.25], np.float32), 48_000)
-    assert "too short: 1 samples at 48000 Hz" in the_error(path)
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_one_sample_is_an_error_that_names_the_file(tmp_path: Path, rate: int) -> None:
+    path = save(tmp_path, "wav", np.array([0.25], np.float32), rate)
+    assert f"too short: samples: 1, at {rate} Hz" in the_error(path)
+    path = save(tmp_path, "wav", np.array([0.25, 0.5], np.float32))
+    np.testing.assert_array_equal(audio.read(path), np.array([0.25, 0.5], np.float32))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

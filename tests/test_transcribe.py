@@ -278,9 +278,9 @@ def test_a_picture_is_written_beside_the_text_and_counts_as_output(
     asr: Asr, make_audio: Make, tmp_path: Path
 ) -> None:
     path = make_audio("talk.wav", 0.7)
-    one_sample = tmp_path / "short.wav"
-    soundfile.write(one_sample, np.zeros(1), 16_000)
-    run = (path, one_sample, "--attention-plot", "--output-dir", tmp_path / "out")
+    two_samples = tmp_path / "short.wav"
+    soundfile.write(two_samples, np.zeros(2), 16_000)
+    run = (path, two_samples, "--attention-plot", "--output-dir", tmp_path / "out")
     result = asr(*run)
     assert result.exit_code == 0, result.stderr
     assert _names(tmp_path / "out") == ["short.png", "short.txt", "talk.png", "talk.txt"]
