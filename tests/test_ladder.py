@@ -16,7 +16,7 @@ def _write(path: Path, *rows: str) -> None:
 
 
 def test_every_change_is_one_that_the_recipe_takes() -> None:
-    recipe = config.load("recipes/librispeech/here-deep.toml")
+    recipe = config.load("recipes/librispeech/here.toml")
     manifests = " ".join(recipe.data.train)
     for name, options in read_changes(CHANGES).items():
         words = shlex.split(options)
@@ -24,7 +24,7 @@ def test_every_change_is_one_that_the_recipe_takes() -> None:
             assert re.search(rf"/{words[1]}(-train)?\.jsonl", manifests), name
             continue
         overrides = [word for word in words if word != "--set"]
-        changed = config.load("recipes/librispeech/here-deep.toml", overrides)
+        changed = config.load("recipes/librispeech/here.toml", overrides)
         assert changed != recipe or name in ("base", "guide", "sampling-0.2"), name
 
 

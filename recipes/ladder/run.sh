@@ -24,10 +24,11 @@ train() { # name, options of the change
     if [ "${1:-}" = -x ]; then
         set -- --set "data.train=$(without "$2")"
     fi
-    asr train recipes/librispeech/here-deep.toml --init asr/assets/english.pt --output "$run" \
-        --set data.batch_seconds=80 --set training.hours=0 --set training.max_steps=150 \
-        --set training.learning_rate=1.4e-3 --set training.warmup_steps=10 \
-        --set training.validate_every=150 --set training.validate_utterances=20 \
+    asr train recipes/librispeech/here.toml --init asr/assets/english.pt --output "$run" \
+        --set training.hours=0 --set training.max_steps=150 --set training.learning_rate=1.4e-3 \
+        --set training.cooldown=1.0 --set training.warmup_steps=10 --set training.ctc_alone_steps=0 \
+        --set training.masks_from=0 --set training.guide=0 --set training.label_smoothing_from=0 \
+        --set training.short_first_epochs=0 --set training.validate_every=150 --set training.validate_utterances=20 \
         "$@"
 }
 
