@@ -71,11 +71,11 @@ def output_stems(sources: Sequence[Source], folder: str | Path) -> list[Path]:
 
     An output is named after its input: talk.wav gives talk, monday/talk.wav of a folder monday/talk. Sources that
     would share a name that way keep their endings (talk.wav, talk.flac), and where that is not enough they have the
-    folders below the common parent of all (monday/talk.wav, tuesday/talk.wav). Capital letters make no difference
-    between names, since some file systems see none.
+    folders below the common parent of all (monday/talk.wav, tuesday/talk.wav), which may be drives (C/talk.wav,
+    D/talk.wav). Capital letters make no difference between names, since some file systems see none.
     """
     files = [os.path.abspath(source.path) for source in sources if not source.is_stdin]
-    parent = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+    parent = _common_parent(files)
     choices = [_names(source, parent) for source in sources]
     levels = [0] * len(sources)
     while True:
@@ -177,7 +177,23 @@ def _in_manifest(path: Path) -> Iterator[Source]:
         yield Source(audio, str(audio), PurePath(audio.name))
 
 
+def _common_parent(files: Sequence[str]) -> str:
+    """The deepest folder that all absolute paths are below; empty where there is none, as on two drives of Windows."""
+    try:
+        return os.path.commonpath([os.path.dirname(file) for file in files])
+    except ValueError:  # no file, or several drives
+        return ""
+
+
+def _below(path: Path, parent: str) -> str:
+    """A path as seen from a common parent; without one the whole path, its drive as the first folder."""
+    if parent:
+        return os.path.relpath(path, parent)
+    drive, rest = os.path.splitdrive(os.path.abspath(path))
+    return "/".join(filter(None, (drive.strip(":\\/"), rest.strip("\\/"))))
+
+
 def _names(source: Source, parent: str) -> tuple[str, str, str]:
     place, label = source.place, f".{source.label}" if source.label else ""
-    whole = place if source.is_stdin else os.path.relpath(source.path, parent)
+    whole = place if source.is_stdin else _below(source.path, parent)
     return f"{place.with_suffix('')}{label}", f"{place}{label}", f"{whole}{label}"

@@ -1,7 +1,9 @@
 """What names stand for: files, folders, globs, manifests; and the names of their outputs."""
 
 import json
+import ntpath
 import os
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import pytest
@@ -121,6 +123,20 @@ def test_inputs_that_share_a_name_keep_what_tells_them_apart(
 ) -> None:
     stems = output_stems([_file(name) for name in inputs], "out")
     assert stems == [Path("out") / name for name in expected]
+
+
+def test_inputs_on_two_drives_of_windows_are_told_apart_by_the_drive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = [_file(name) for name in (r"C:\talks\x.wav", r"D:\talks\x.wav")]
+    sources = [replace(source, place=PurePath("x.wav")) for source in sources]
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "path", ntpath)
+        stems = output_stems(sources, "out")
+    assert [str(stem).replace("\\", "/") for stem in stems] == [
+        "out/C/talks/x.wav",
+        "out/D/talks/x.wav",
+    ]
 
 
 @given(
