@@ -48,9 +48,7 @@ class Losses:
     ctc: Tensor
     guide: Tensor
     phonemes: Tensor
-    divergence: (
-        Tensor  # between the copies' predictions: the decoder's and CTC's, each with its share
-    )
+    divergence: Tensor  # between copies: the decoder's and CTC's, with their shares
     total: Tensor
     targets: Tensor
 

@@ -80,7 +80,7 @@ def forget_after(output: Path, step: int) -> None:
 def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, Any]]:
     """Copy from a trained model all weights that fit; the names of the others, and what it says of its training.
 
-    A residual layer that it has not got begins as the identity, so that a deeper network begins as good.
+    A residual layer with a norm that it has not got begins as the identity, so that a deeper network begins as good.
     """
     trained = checkpoint.load(path)
     given = trained.model.state_dict()
