@@ -63,25 +63,6 @@ class Batch:
     seconds: float  # of audio, without padding
 
 
-def twice(batch: Batch) -> Batch:
-    """A batch with a copy of all its utterances behind them, and so with twice the seconds."""
-
-    def copied(name: str) -> Tensor:
-        value: Tensor = getattr(batch, name)
-        return torch.cat([value, value])
-
-    return Batch(
-        copied("features"),
-        copied("feature_lengths"),
-        copied("tokens"),
-        copied("token_lengths"),
-        copied("phonemes"),
-        copied("phoneme_lengths"),
-        batch.ids,
-        2 * batch.seconds,
-    )
-
-
 @dataclass(frozen=True)
 class Example:
     """An utterance ready for training: its tokens, and where each of its variants (speeds) is in a feature file."""

@@ -27,12 +27,7 @@ from asr.errors import ConfigError
 from asr.model import DecoderOptions, EncoderOptions, Losses, LossWeights, Memory, Seq2Seq
 from asr.model.encoder import LockedDropout
 from asr.model.memory import length_mask
-from asr.model.seq2seq import (
-    cross_entropy,
-    decoder_inputs_and_targets,
-    divergence,
-    guide_penalty,
-)
+from asr.model.seq2seq import cross_entropy, decoder_inputs_and_targets, guide_penalty
 from asr.phonemes import BLANK
 
 ENCODERS: list[dict[str, Any]] = [
@@ -328,57 +323,6 @@ def test_total_is_the_weighted_sum_per_its_equation() -> None:
     alone = model(*batch, LossWeights(ctc=0.0))
     close(alone.total, both.attention)
     assert alone.ctc == alone.guide == 0
-
-
-def _heard_twice(*, masked: bool) -> tuple[Tensor, ...]:
-    """A batch of two utterances and, behind them, their copies; `masked` hides some of the first one's copy."""
-    features, lengths = padded(random_features(40, 30))
-    other = features.clone()
-    other[0, 8:20] = 0.0 if masked else features[0, 8:20]
-    tokens, counts = padded(random_tokens(4, 2), TOKENIZER.pad)
-    return torch.cat([features, other]), lengths.repeat(2), tokens.repeat(2, 1), counts.repeat(2)
-
-
-def test_copies_that_are_masked_alike_do_not_diverge() -> None:
-    model = tiny_model()
-    weights = LossWeights(ctc=0.3, consistency=0.5)
-    assert model(*_heard_twice(masked=False), weights).divergence.abs() < 1e-4
-    losses = model(*_heard_twice(masked=True), weights)
-    assert losses.divergence > 1e-3
-    without = model(*_heard_twice(masked=True), LossWeights(ctc=0.3))
-    assert without.divergence == 0
-    close(losses.total, without.total + 0.5 * losses.divergence)
-
-
-@pytest.mark.parametrize("ctc", [0.0, 1.0])
-def test_the_decoders_and_ctcs_divergence_count_with_their_shares(ctc: float) -> None:
-    model = tiny_model()
-    batch = _heard_twice(masked=True)
-    both = model(*batch, LossWeights(ctc=0.3, consistency=1.0)).divergence
-    one, other = (
-        model(*batch, LossWeights(ctc=share, consistency=1.0)).divergence
-        for share in (ctc, 1 - ctc)
-    )
-    share = 0.3 if ctc else 0.7
-    close(both, share * one + (1 - share) * other)
-
-
-def test_divergence_is_kullback_and_leiblers_both_ways_and_each_is_drawn_to_the_other() -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(4, 3, 5, requires_grad=True)
-    valid = length_mask(torch.tensor([3, 1, 3, 1]), 3)
-    log_probs = logits.log_softmax(-1)
-    found = divergence(log_probs, valid)
-    p, q = (half[valid[:2]] for half in log_probs.detach().chunk(2))
-    expected = F.kl_div(q, p, log_target=True, reduction="sum")
-    expected += F.kl_div(p, q, log_target=True, reduction="sum")
-    close(found.detach(), expected)
-    found.backward()
-    assert logits.grad is not None
-    difference = log_probs.detach().exp() - log_probs.detach().roll(2, 0).exp()
-    close(logits.grad, difference * valid[:, :, None])
-    with pytest.raises(ValueError, match="3 rows has no two halves"):
-        divergence(log_probs[:3], valid[:3])
 
 
 def test_ctc_alone_does_not_run_the_decoder() -> None:

@@ -288,23 +288,6 @@ def test_every_step_draws_masks_of_its_own(
     assert len(seeds) == len(set(seeds)) == 6
 
 
-def test_consistency_hears_every_utterance_twice_with_masks_of_its_own(
-    tmp_path: Path, manifest_path: Path
-) -> None:
-    still = {"training": {"learning_rate": 0.0, "masks_from": 0, "max_steps": 4}}
-    masks = {"augment": {"time_masks": 2, "time_mask_fraction": 0.3}}
-    twice = {"training": {"consistency": 0.5, "consistency_from": 2}}
-    found = rows(run(tmp_path / "masks", config(manifest_path, still, masks, twice)))
-    assert [row["divergence"] > 0 for row in found] == [False, False, True, True]
-    alike = rows(run(tmp_path / "alike", config(manifest_path, still, twice)))
-    alone = rows(run(tmp_path / "alone", config(manifest_path, still)))
-    assert [row["divergence"] for row in alike] == pytest.approx([0] * 4, abs=1e-5)
-    # Copies that are the same have the loss of the one, per target.
-    for row, other in zip(alike, alone, strict=True):
-        assert row["attention"] == pytest.approx(other["attention"], rel=1e-4)
-        assert row["ctc"] == pytest.approx(other["ctc"], rel=1e-4)
-
-
 def test_dev_utterances_are_spread_evenly() -> None:
     utterances = [Utterance(str(i), Path("x"), 1.0, "") for i in range(10)]
     assert [u.id for u in spread(utterances, 4)] == ["0", "2", "5", "7"]

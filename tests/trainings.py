@@ -40,7 +40,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     | {"speeds": [1.0, 0.9]},
     "model": {"encoder": {"dropout": 0.2}, "decoder": {"dropout": 0.2}},
     "training": {"accumulate": 2, "masks_from": 0, "sampling": 0.5, "sampling_from": 2}
-    | {"label_smoothing_from": 3, "guide_steps": 8, "consistency": 0.5, "consistency_from": 2},
+    | {"label_smoothing_from": 3, "guide_steps": 8},
 }
 
 

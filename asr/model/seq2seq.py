@@ -37,7 +37,6 @@ class LossWeights:
     guide_width: float = 0.1  # its tolerance, as a share of the utterance
     sampling: float = 0.0  # share of decoder inputs that are its own guesses
     phonemes: float = 0.0  # weight of their CTC loss, added to the rest
-    consistency: float = 0.0  # weight of the divergence; the batch's halves are then copies
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class Losses:
     ctc: Tensor
     guide: Tensor
     phonemes: Tensor
-    divergence: Tensor  # between copies: the decoder's and CTC's, with their shares
     total: Tensor
     targets: Tensor
 
@@ -113,24 +111,18 @@ class Seq2Seq(nn.Module):
     ) -> Losses:
         """The losses of a batch: features (B, T, M), (B,), tokens (B, L) without sos and eos, (B,).
 
-        Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds. With `weights.consistency` the
-        second half of the batch must be the utterances of the first, masked otherwise: what is predicted of one copy
-        is drawn to what is predicted of the other. Source: R-Drop (Liang et al. 2021), CR-CTC (Yao et al. 2025).
+        Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds.
         """
         levels = self.encoder.levels(features, feature_lengths)
         memory = self._memory(*levels[-1])
         share = weights.ctc if self.ctc is not None else 0.0
-        ctc_loss = ctc_divergence = _nothing(memory)
-        if share > 0:
-            ctc_loss, ctc_divergence = self._ctc_losses(memory, tokens, token_lengths, weights)
-        attention_loss = guide_loss = attention_divergence = _nothing(memory)
+        ctc_loss = self._ctc_loss(memory, tokens, token_lengths) if share > 0 else _nothing(memory)
+        attention_loss = guide_loss = _nothing(memory)
         if share < 1:
-            attention_loss, guide_loss, attention_divergence = self._attention_losses(
+            attention_loss, guide_loss = self._attention_losses(
                 memory, tokens, token_lengths, weights
             )
-        divergence = (1 - share) * attention_divergence + share * ctc_divergence
         total = (1 - share) * (attention_loss + weights.guide * guide_loss) + share * ctc_loss
-        total = total + weights.consistency * divergence
         phoneme_loss = _nothing(memory)
         if self.phonemes is not None and weights.phonemes > 0:
             assert phonemes is not None
@@ -138,36 +130,25 @@ class Seq2Seq(nn.Module):
             phoneme_loss = self._phoneme_loss(*levels[0], phonemes, phoneme_lengths)
             total = total + weights.phonemes * phoneme_loss
         targets = (token_lengths + 1).sum()
-        return Losses(
-            attention_loss, ctc_loss, guide_loss, phoneme_loss, divergence, total, targets
-        )
+        return Losses(attention_loss, ctc_loss, guide_loss, phoneme_loss, total, targets)
 
     def _attention_losses(
         self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of the decoder's cross-entropy, of the guided-attention penalty, and of the copies' divergence."""
+    ) -> tuple[Tensor, Tensor]:
+        """Sums of the decoder's cross-entropy and of the guided-attention penalty."""
         inputs, targets = decoder_inputs_and_targets(tokens, token_lengths)
         log_probs, attention = self.decoder.teacher_forced(inputs, memory, weights.sampling)
         valid = length_mask(token_lengths + 1, targets.shape[1])
         loss = cross_entropy(log_probs, targets, valid, weights.label_smoothing)
-        guide = apart = _nothing(memory)
-        if weights.guide > 0:
-            guide = guide_penalty(attention, token_lengths + 1, memory, weights.guide_width)
-        if weights.consistency > 0:
-            apart = divergence(log_probs[:, :, Tokenizer.eos :], valid)
-        return loss, guide, apart
+        if weights.guide == 0:
+            return loss, _nothing(memory)
+        return loss, guide_penalty(attention, token_lengths + 1, memory, weights.guide_width)
 
-    def _ctc_losses(
-        self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
-    ) -> tuple[Tensor, Tensor]:
-        """Sums of the CTC losses and of the copies' divergence over CTC frames."""
+    def _ctc_loss(self, memory: Memory, tokens: Tensor, token_lengths: Tensor) -> Tensor:
         log_probs = self.ctc_log_probs(memory)
         assert log_probs is not None
         frames = memory.lengths * self.ctc_factor
-        loss = ctc_loss(log_probs, frames, tokens, token_lengths, Tokenizer.blank)
-        if weights.consistency == 0:
-            return loss, _nothing(memory)
-        return loss, divergence(log_probs, length_mask(frames, log_probs.shape[1]))
+        return ctc_loss(log_probs, frames, tokens, token_lengths, Tokenizer.blank)
 
     def _phoneme_loss(
         self, values: Tensor, lengths: Tensor, phonemes: Tensor, phoneme_lengths: Tensor
@@ -216,19 +197,6 @@ def cross_entropy(log_probs: Tensor, targets: Tensor, valid: Tensor, smoothing: 
     if smoothing > 0:
         loss = (1 - smoothing) * loss - smoothing * log_probs[:, :, Tokenizer.eos :].mean(-1)
     return (loss * valid).sum()
-
-
-def divergence(log_probs: Tensor, valid: Tensor) -> Tensor:
-    """Sum of KL(p || q) + KL(q || p) over valid positions of the first half of a batch, p, and of its copy, q.
-
-    log_probs (2 B, L, V) with valid (2 B, L). Each is drawn to the other, which counts as given: no gradient goes
-    through what it is compared with.
-    """
-    if len(log_probs) % 2:
-        raise ValueError(f"a batch of {len(log_probs)} rows has no two halves")
-    given = log_probs.detach().roll(len(log_probs) // 2, 0)
-    apart = (given.exp() * (given - log_probs)).sum(-1)
-    return (apart * valid).sum()
 
 
 def guide_penalty(attention: Tensor, lengths: Tensor, memory: Memory, width: float) -> Tensor:

@@ -13,10 +13,10 @@ from torch import nn
 
 from asr import checkpoint
 from asr.augment import AugmentOptions, spec_augment, warp_frequencies
-from asr.batching import Batch, DataOptions, twice
+from asr.batching import Batch, DataOptions
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
-from asr.model import Losses, LossWeights, ModelOptions
+from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
 from asr.training.interrupt import alone_in, on_interrupt, terminable
 from asr.training.monitor import Monitor
@@ -31,7 +31,7 @@ from asr.training.schedule import (
 )
 
 MAX_SKIPPED_IN_A_ROW = 20
-SUMS = ("attention", "ctc", "guide", "phonemes", "divergence", "targets", "total")  # for the log
+SUMS = ("attention", "ctc", "guide", "phonemes", "targets", "total")  # of Losses, for the log
 
 
 def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an option of the command
@@ -158,10 +158,6 @@ def _step(
     seed = (training.seed * 1_000_003 + progress.step) * 1009 + run.place.rank
     torch.manual_seed(seed)  # dropout and masks follow from the step: a resumed run repeats them
     generator = torch.Generator().manual_seed(seed)
-    masked = progress.step >= training.masks_from
-    weights = loss_weights(progress.step, training)
-    if weights.consistency > 0:
-        group = [twice(batch) for batch in group]
     targets, seconds = distributed.total(
         sum(int((batch.token_lengths + 1).sum()) for batch in group),
         sum(batch.seconds for batch in group),
@@ -173,11 +169,11 @@ def _step(
     suspects = []
     for batch in group:
         features = batch.features
-        if masked:
+        if progress.step >= training.masks_from:
             width, options = augmentation.freq_warp, run.trained.features
             features = warp_frequencies(features, width, options, generator)
             features = spec_augment(features, batch.feature_lengths, augmentation, generator)
-        losses = _losses(run, batch, features, weights)
+        losses = _losses(run, batch, features, training)
         (losses.total / targets).backward()
         values = torch.stack([getattr(losses, name).detach().float() for name in SUMS]).tolist()
         sums = {name: sums[name] + value for name, value in zip(SUMS, values, strict=True)}
@@ -203,7 +199,7 @@ def _skip(run: Run, suspects: list[Batch], group: list[Batch]) -> None:
         print(f"step {step}: gradient not finite, step skipped: {names}", file=sys.stderr)
 
 
-def _losses(run: Run, batch: Batch, features: torch.Tensor, weights: LossWeights) -> Losses:
+def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOptions) -> Losses:
     device = run.place.device
     with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
         losses: Losses = run.model(
@@ -211,7 +207,7 @@ def _losses(run: Run, batch: Batch, features: torch.Tensor, weights: LossWeights
             batch.feature_lengths.to(device),
             batch.tokens.to(device),
             batch.token_lengths.to(device),
-            weights,
+            loss_weights(run.progress.step, training),
             batch.phonemes.to(device),
             batch.phoneme_lengths.to(device),
         )

@@ -59,8 +59,6 @@ class TrainingOptions(ScheduleOptions):
     phonemes: float = (
         0.3  # weight of the phonemes' loss, where the model has such a head (model.phonemes)
     )
-    consistency: float = 0.0  # weight of the divergence between two copies, masked in two ways
-    consistency_from: int = 0  # step; before it, or at weight 0, an utterance is heard once a step
     ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
@@ -193,7 +191,6 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
         guide_width=options.guide_width,
         sampling=options.sampling if step >= options.sampling_from else 0.0,
         phonemes=options.phonemes,
-        consistency=options.consistency if step >= options.consistency_from else 0.0,
     )
 
 

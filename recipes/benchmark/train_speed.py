@@ -30,7 +30,7 @@ from torch import nn
 
 from asr import config, phonemes
 from asr.augment import spec_augment
-from asr.batching import Batch, Example, TrainingSet, twice
+from asr.batching import Batch, Example, TrainingSet
 from asr.config import Config
 from asr.errors import AsrError
 from asr.model import Seq2Seq
@@ -120,13 +120,11 @@ def timed_step(
 ) -> tuple[Batch, dict[str, float]]:
     """One step as asr.training makes it; its batch, and the seconds of each of its parts."""
     clock = [time.perf_counter()]
-    weights = loss_weights(plan.at_step, recipe.training)
     batch = data.batch([(index, 0) for index in range(len(data))])
-    if weights.consistency > 0:
-        batch = twice(batch)
     clock.append(time.perf_counter())
     optimizer.zero_grad()
     features = spec_augment(batch.features, batch.feature_lengths, recipe.augment)
+    weights = loss_weights(plan.at_step, recipe.training)
     with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
         losses = model(
             features,
