@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print both tables and the JSON line; the exit status."""
     options = parse(arguments)
     try:
-        model_of = recognizer.load(options.model, beam_size=1)
+        model_of = recognizer.load(options.model)
         utterances = [u for u in manifest.read(options.manifest) if 2 <= u.duration <= 15]
     except AsrError as error:
         print(f"error: {error}", file=sys.stderr)
