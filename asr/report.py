@@ -25,6 +25,9 @@ SPACE = "␣"
 MAX_CHARACTERS = 80
 """More characters than this do not fit beside each other: then each word is named at its first character."""
 
+MAX_LABEL, MAX_TITLE = 30, 500
+"""Characters: a model that has learnt little may write a word or a text of any length, which leaves no room."""
+
 MAX_SECONDS = 30.0
 """Of a longer recording the picture shows the beginning."""
 
@@ -150,7 +153,8 @@ def attention_plot(
     below.set_yticks([rows[i] for i in kept], [labels[i] for i in kept])
     below.set_xlim(0, seconds)
     if title:
-        figure.suptitle(title.replace("$", r"\$"), fontsize=10, x=0.01, ha="left", wrap=True)
+        title = _cut(title, MAX_TITLE).replace("$", r"\$")
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
 
@@ -265,4 +269,8 @@ def _labels(tokens: Sequence[str]) -> tuple[list[int], list[str]]:
     starts = [
         row for row, (last, token) in enumerate(pairwise([" ", *tokens])) if last == " " != token
     ]
-    return starts, "".join(tokens).split()
+    return starts, [_cut(word, MAX_LABEL) for word in "".join(tokens).split()]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

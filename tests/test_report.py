@@ -72,6 +72,14 @@ def test_a_recording_without_text_has_a_picture_too(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1_000
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_word_and_a_title_of_any_length_leave_room_for_the_picture(tmp_path: Path) -> None:
+    weights = torch.rand(200, 50).softmax(1)
+    attention = Attention(weights, tuple("e" * 200), 0.08)
+    attention_plot(torch.randn(64_000), attention, tmp_path / "x.png", title="e e " * 1000)
+    assert (tmp_path / "x.png").exists()
+
+
 def test_a_waveform_too_short_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="100 samples: too short"):
         attention_plot(torch.zeros(100), _diagonal("ab", 12), tmp_path / "a.png")

@@ -2,8 +2,10 @@
 # LibriSpeech to a model and its scores: recipes/librispeech/run.sh mini|here|100h|960h [asr train options]
 #
 # ROOT (environment; default: data) holds the corpora: LibriSpeech/, and for `here` the others that here.toml names.
-# What is missing of LibriSpeech is downloaded (MIRROR: from another host). PROCESSES (default 1) trains with so many
-# under torchrun. Every stage leaves alone what is done: the same command again goes on where it was interrupted.
+# What is missing of LibriSpeech is downloaded (MIRROR: from another host). `mini` and `here` add synthetic speech, read
+# from ROOT/text (recipes/lm/README.md says where its books come from); without that folder mini trains on speech alone.
+# PROCESSES (default 1) trains with so many under torchrun. Every stage leaves alone what is done: the same command again
+# goes on where it was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
@@ -39,7 +41,14 @@ if [ "$config" = here ] && [ ! -f "$manifests/speechocean762.jsonl" ]; then
     prepare vctk "$root/VCTK" --holdout 20
     prepare kaldi_dir "$root/speechocean762"
 fi
-[ "$config" != here ] || [ -f "$manifests/synthetic-train.jsonl" ] || ROOT="$root" recipes/synthetic/run.sh --hours 8
+if [[ $config = mini || $config = here ]] && [ ! -f "$manifests/synthetic-train.jsonl" ]; then
+    if [ "$config" = mini ] && [ ! -d "$root/text" ]; then
+        echo "$root/text is not there: no synthetic speech, so expect more errors than published" >&2
+        set -- --set "data.train=['$manifests/train-clean-5.jsonl']" "$@"
+    else
+        ROOT="$root" recipes/synthetic/run.sh --hours 8
+    fi
+fi
 
 train() { # recipe, options of asr train
     local arguments=(-m asr train "recipes/librispeech/$1.toml" --output "runs/$1" "${@:2}")
@@ -56,8 +65,18 @@ if [ "$config" = here ]; then # its second part
     run=runs/here-on
 fi
 
+# The search is the bundled model's with its language models, or the config's own; the confidence is not fitted.
+search="recipes/librispeech/$config-search.toml"
+[ -f "$search" ] || search=asr/assets/english.toml
+sed -e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|' "$search" > "$run/model.toml"
+
+evaluate() { # name of a set, options of asr evaluate
+    asr evaluate "$run/model.pt" "$manifests/$1.jsonl" "${@:2}" || [ $? -eq 1 ]
+}
 [ "$config" != here ] || tests="$tests speechocean762"
-for name in $tests; do # evaluate
-    echo "== $name"
-    asr evaluate "$run/model.pt" "$manifests/$name.jsonl" --output "$run/$name.tsv" || [ $? -eq 1 ]
+for name in $tests; do
+    echo "== $name, greedy"
+    evaluate "$name" --greedy
+    echo "== $name, with the search"
+    evaluate "$name" --output "$run/$name.tsv"
 done
