@@ -17,7 +17,7 @@ SMALL = ("encoder.width=16", "decoder.width=16", "decoder.attention.width=16")
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """The recipes and the package in a folder of their own, with two synthetic samples for each of LibriSpeech's sets."""
+    """The recipes and the package in a folder of their own, with two samples for each of LibriSpeech's sets."""
     tree = tmp_path / "tree"
     shutil.copytree(ROOT / "recipes", tree / "recipes")
     (tree / "asr").symlink_to(ROOT / "asr")
@@ -37,7 +37,14 @@ def tree(tmp_path: Path) -> Path:
 def test_mini_is_trained_and_scored_greedily_and_with_its_search(tree: Path) -> None:
     sets = [option for name in SMALL for option in ("--set", f"model.{name}")]
     ran = subprocess.run(
-        ["bash", tree / "recipes/librispeech/run.sh", "mini", "--set", "training.max_steps=1", *sets],
+        [
+            "bash",
+            tree / "recipes/librispeech/run.sh",
+            "mini",
+            "--set",
+            "training.max_steps=1",
+            *sets,
+        ],
         env=os.environ
         | {"ROOT": "data", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
