@@ -6,6 +6,7 @@ and kept as float16 in one memory-mapped file per manifest.
 
 import hashlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -301,14 +302,13 @@ def _cache_key(
     audio_part: Any = [
         repr(features),
         augmentation.waveform_key(),
-        [(u.id, str(u.audio)) for u in utterances],
+        [(u.id, os.path.realpath(u.audio)) for u in utterances],
     ]
     return hashlib.sha256(json.dumps(audio_part).encode()).hexdigest()[:16]
 
 
 def _executor(workers: int) -> Executor:
     import multiprocessing
-    import os
 
     workers = workers or os.cpu_count() or 1
     if workers == 1:

@@ -4,6 +4,7 @@ What is finished is left alone, one bad file does not hurt the others, and every
 """
 
 import json
+import os
 import shutil
 import sys
 from collections import Counter
@@ -101,9 +102,10 @@ def plan(
     for source, stem in zip(sources, stems, strict=True):
         outputs = [_with_ending(stem, ending) for ending in endings]
         said = _read(_with_ending(stem, "json")) if "json" in endings and not overwrite else {}
-        if _is_of_another(said, source):
+        finished = is_finished(source, outputs)
+        if _is_of_another(said, source, finished):
             problems.append(_namesake(said, source, stem))
-        elif overwrite or not is_finished(source, outputs):
+        elif overwrite or not finished:
             todo.append((source, stem))
         elif "json" in endings and not _is_by(said, recognizer()):
             todo.append((source, stem))
@@ -253,10 +255,16 @@ def _is_by(said: dict[str, Any], recognizer: Recognizer) -> bool:
     return (said.get("model"), said.get("settings")) == (recognizer.name, recognizer.settings)
 
 
-def _is_of_another(said: dict[str, Any], source: Source) -> bool:
-    """Whether a JSON output is of a recording of another name and length; either alone may be the same one."""
+def _is_of_another(said: dict[str, Any], source: Source, finished: bool) -> bool:
+    """Whether a JSON output is of a recording of another length, and of another name or older than the output.
+
+    A name alone may be another spelling, and a relative one the same in another folder; a length alone may be that of
+    a recording that was made anew after the output.
+    """
     seconds = said.get("duration")
-    if source.is_stdin or said.get("audio") == source.name or not isinstance(seconds, int | float):
+    if source.is_stdin or not isinstance(seconds, int | float):
+        return False
+    if said.get("audio") == source.name and (os.path.isabs(source.name) or not finished):
         return False
     try:
         stated = audio.stated_seconds(source.path)

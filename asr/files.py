@@ -14,17 +14,21 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     r"""Open a temporary file beside `path` that takes its place when the block ends without an error.
 
     `mode` is "w" (UTF-8 text; bytes of a file name that are not Unicode are written as JSON escapes them, \udcff) or
-    "wb". Missing parent folders are made. Raises OSError as `open` does; the temporary file is removed and an older
-    `path` is left as it was.
+    "wb". Missing parent folders are made. A link is followed; a pipe or a device is written to as it stands. Raises
+    OSError as `open` does; the temporary file is removed and an older `path` is left as it was.
     """
-    path = Path(path)
+    text = ("utf-8", "backslashreplace", "")
+    encoding, errors, newline = (None, None, None) if "b" in mode else text
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open(mode, encoding=encoding, errors=errors, newline=newline) as stream:
+            yield stream
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp"
     )
     try:
-        text = ("utf-8", "backslashreplace", "")
-        encoding, errors, newline = (None, None, None) if "b" in mode else text
         with os.fdopen(descriptor, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
         os.chmod(temporary, 0o666 & ~_umask())
@@ -32,6 +36,22 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def below(folder: Path, problems: list[OSError]) -> Iterator[Path]:
+    """The files of a folder and of all below it, linked ones too but none twice, hidden ones left out.
+
+    A folder's files come in alphabetical order. What cannot be listed is added to `problems`.
+    """
+    visited = set()
+    for place, folders, files in os.walk(folder, onerror=problems.append, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
 
 
 def content_name(path: str | Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 
 from asr._decoders import MEDIA_SUFFIXES
 from asr.errors import AsrError, ManifestError
+from asr.files import below
 
 SUFFIXES = MEDIA_SUFFIXES | {
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".mpga", ".oga", ".ogg", ".opus", ".rf64",
@@ -122,20 +123,11 @@ def _find(name: str) -> Iterator[Source | AsrError]:
 
 def _in_folder(folder: Path) -> Iterator[Source | AsrError]:
     problems: list[OSError] = []
-    visited = set()
     empty = True
-    for place, folders, files in os.walk(folder, onerror=problems.append, followlinks=True):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(place, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                empty = False
-                yield Source(path, str(path), path.relative_to(folder))
+    for path in below(folder, problems):
+        if path.suffix.lower() in SUFFIXES:
+            empty = False
+            yield Source(path, str(path), path.relative_to(folder))
     for problem in problems:
         empty = False
         yield AsrError(f"{problem.filename}: cannot be listed: {problem.strerror}")
@@ -164,6 +156,8 @@ def _in_manifest(path: Path) -> Iterator[Source]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ManifestError(f"{path}: cannot read manifest: {reason}") from error
+    if not any(line.strip() for line in lines):
+        raise ManifestError(f"{path}: no recordings in this manifest")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -52,8 +52,10 @@ def _parse(line: str, path: Path, number: int) -> Utterance:
     try:
         entry = json.loads(line)
         audio = Path(entry["audio_filepath"])
+        if entry["text"] is None:
+            raise ValueError('text is null; an empty text is ""')
         return Utterance(
-            id=str(entry.get("id", audio.with_suffix(""))),
+            id=str(audio.with_suffix("") if entry.get("id") is None else entry["id"]),
             audio=audio if audio.is_absolute() else path.parent / audio,
             duration=float(entry["duration"]),
             text=str(entry["text"]),

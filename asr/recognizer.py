@@ -126,6 +126,8 @@ class Recognizer:
         self.model = trained.model.to(self.device).eval()
         self.tokenizer = trained.tokenizer
         self.features = LogMel(trained.features).to(self.device)
+        if self.search.lm is not None:
+            self.search.lm.model.to(self.device)
         self.search.scorers(self.model, self.tokenizer)  # to refuse now what does not fit
 
     @property

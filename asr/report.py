@@ -153,7 +153,8 @@ def attention_plot(
     below.set_yticks([rows[i] for i in kept], [labels[i] for i in kept])
     below.set_xlim(0, seconds)
     if title:
-        title = _cut(title, MAX_TITLE).replace("$", r"\$")
+        title = _cut(title, MAX_TITLE).encode("utf-8", "backslashreplace").decode()
+        title = title.replace("$", r"\$")
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)

@@ -100,5 +100,8 @@ def read(path: str | Path) -> SearchFile:
 
 
 def _path(model: Path) -> Path:
-    beside, inside = model.with_suffix(".toml"), model / INSIDE
-    return inside if inside.is_file() and not beside.exists() else beside
+    if model.is_dir():
+        model = model.resolve()  # "." has no name
+        beside, inside = model.with_name(f"{model.name}.toml"), model / INSIDE
+        return beside if beside.exists() or not inside.is_file() else inside
+    return model.with_suffix(".toml")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -406,3 +407,30 @@ def test_speeds_make_lengths_inversely_proportional(
             samples = utterance.duration * 16_000 / speed
             assert frames == pytest.approx(1 + (samples - 512) / 160, abs=1)
     assert data.hours == pytest.approx(sum(e.frames[0] for e in data.examples) / 100 / 3600)
+
+
+def test_features_are_of_the_file_that_a_link_leads_to(
+    corpus: list[Utterance], tmp_path: Path, reads: list[Path]
+) -> None:
+    link = tmp_path / "link.wav"
+    linked = [dataclasses.replace(corpus[0], audio=link)]
+    frames = []
+    for target in corpus[:2]:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.audio)
+        frames.append(load(linked, tmp_path / "cache").examples[0].frames)
+    assert len(reads) == 2
+    assert frames[0] != frames[1]
+
+
+def test_relative_names_in_two_folders_are_two_recordings(
+    corpus: list[Utterance], tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relative = [dataclasses.replace(corpus[0], audio=Path("x.wav"))]
+    for number, utterance in enumerate(corpus[:2]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copy2(utterance.audio, folder / "x.wav")
+        monkeypatch.chdir(folder)
+        load(relative, tmp_path / "cache")
+    assert len(reads) == 2

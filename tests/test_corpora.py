@@ -301,6 +301,29 @@ def test_a_wrong_table_is_one_clear_error(text: str, message: str, tmp_path: Pat
         corpora.prepare("csv_file", tmp_path / "gone.csv", tmp_path)
 
 
+def test_rows_that_do_not_fit_their_table_are_named(make_audio: MakeAudio, tmp_path: Path) -> None:
+    for name in "abcde":
+        make_audio(f"{name}.wav")
+    table = tmp_path / "t.csv"
+    lines = ("audio,text", "a.wav,Well, I think so", 'b.wav,"Hello she said', "c.wav,two words")
+    table.write_text("\n".join([*lines, 'd.wav,and "more', "e.wav,fine"]) + "\n")
+    summary = corpora.prepare("csv_file", table, tmp_path / "out")
+    assert [str(problem) for problem in summary.problems] == [
+        f"{table}: line 2: 3 fields where the header has 2",
+        f"{table}: lines 3 to 5: one row, as if a quotation mark were not closed",
+    ]
+    assert [u.id for u in manifest.read(tmp_path / "out" / "t.jsonl")] == ["e"]
+
+
+def test_linked_folders_are_prepared_too(make_audio: MakeAudio, tmp_path: Path) -> None:
+    for name in ("corpus/a.wav", "elsewhere/b.wav"):
+        make_audio(name).with_suffix(".txt").write_text("said")
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus" / "back").symlink_to(tmp_path / "corpus")
+    summary = corpora.prepare("folder", tmp_path / "corpus", tmp_path / "out")
+    assert [s.utterances for s in summary.splits] == [2]
+
+
 def test_of_two_files_with_one_name_the_lossless_one_is_taken(
     make_audio: MakeAudio, tmp_path: Path
 ) -> None:

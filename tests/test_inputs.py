@@ -76,6 +76,13 @@ def test_a_wrong_line_of_a_manifest_is_named(tmp_path: Path, line: str) -> None:
     assert f'{tmp_path / "some.jsonl"}:2: not a JSON object with "audio_filepath"' in str(error)
 
 
+def test_an_empty_manifest_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text("\n")
+    (error,) = find([str(path)])
+    assert str(error) == f"{path}: no recordings in this manifest"
+
+
 def test_what_stands_for_nothing_is_an_error_that_names_it(tmp_path: Path) -> None:
     _touch(tmp_path, "empty/readme.txt")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")

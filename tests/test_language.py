@@ -13,13 +13,15 @@ from typer.testing import CliRunner, Result
 from asr import config, leaks, manifest, sentences
 from asr.cli import app
 from asr.errors import AsrError, ConfigError, CorpusError, TrainingError
+from asr.language import perplexity
 from asr.language.perplexity import of_lstm, of_words
 from asr.language.training import LmTrainingOptions, TextOptions, train
 from asr.lm_checkpoint import load_lm
 from asr.manifest import Utterance
-from asr.model.lm import LmOptions
+from asr.model.lm import CharacterLm, LmOptions
 from asr.ngram import NgramModel, NgramOptions, build
 from asr.sentences import Sentence
+from asr.tokenizer import Tokenizer
 
 BOOK = """\
 CHAPTER I.
@@ -32,6 +34,7 @@ time?" and rose.
 He left at 7 o'clock! She did not--J. Smith did.
 """
 FOUR = ["the cat sat on the mat", "a dog barked", "birds sing at dawn", "no one came to the door"]
+TOKENIZER = Tokenizer()
 TINY = LmOptions(embedding=8, width=32)
 
 
@@ -310,3 +313,30 @@ def test_lm_ngram_refuses_leaks_and_lines_that_are_not_there(tmp_path: Path) -> 
 @pytest.mark.parametrize("command", ["ngram", "perplexity"])
 def test_lm_commands_have_help_with_an_example(command: str) -> None:
     assert f"Example: asr lm {command}" in _asr("lm", command, "--help").stdout
+
+
+def test_a_state_of_other_words_is_refused_though_they_are_as_many(tmp_path: Path) -> None:
+    def run(*lines: str) -> Path:
+        text = TextOptions(train=(str(_lines(tmp_path / "t.txt", *lines)),))
+        lm = LmOptions(words=2, embedding=8, width=8)
+        return train(tmp_path / "a", lm=lm, text=text, training=LmTrainingOptions(max_steps=1))
+
+    run("cat dog cat")
+    run("dog cat cat")
+    with pytest.raises(AsrError, match=r"last\.pt: .*its tokens are others"):
+        run("dog cow dog")
+
+
+def test_a_batch_of_sentences_holds_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    class Counting(CharacterLm):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            sizes.append(tokens.numel() * TOKENIZER.size)
+            return super().forward(tokens)
+
+    monkeypatch.setattr(perplexity, "BATCH_LOG_PROBS", 20_000)
+    texts = ["a", *["the cat sat on the mat and slept"] * 30]
+    of_lstm(Counting(TOKENIZER.size, TINY).eval(), TOKENIZER, texts)
+    assert max(sizes) <= 20_000
+    assert len(sizes) == 2

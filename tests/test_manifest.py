@@ -103,3 +103,12 @@ def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
         manifest.write(tmp_path / "m.jsonl", broken())
     assert manifest.read(tmp_path / "m.jsonl") == old
     assert [path.name for path in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+def test_null_is_no_id_and_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"audio_filepath": "d/a.wav", "duration": 1, "text": "hi", "id": null}\n')
+    assert manifest.read(path)[0].id == "d/a"
+    path.write_text('{"audio_filepath": "a.wav", "duration": 1, "text": null}\n')
+    with pytest.raises(ManifestError, match=r"m\.jsonl:1: text is null"):
+        manifest.read(path)

@@ -1,5 +1,6 @@
 """Word n-gram models: smoothing, pruning, files of both formats, and the scores that a search asks for."""
 
+import contextlib
 import gzip
 import math
 import random
@@ -270,3 +271,18 @@ def test_a_file_of_another_tool_may_lack_suffixes_and_unk(tmp_path: Path) -> Non
     assert model.score(_after(model, "the"), "cat")[0] == pytest.approx(-0.05 * LOG_10)
     assert model.score(_after(model, "the", "cat"), "the")[0] == pytest.approx(-0.6 * LOG_10)
     assert model.score(model.start(), "dog")[0] < -100
+
+
+def test_any_flipped_bit_of_the_binary_is_read_or_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "m.ngram"
+    save(path, build(["a b c", "a b d"], NgramOptions(order=2)))
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for place, bit in zip(
+        random.integers(0, len(whole), 400), random.integers(0, 8, 400), strict=True
+    ):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        with contextlib.suppress(CheckpointError):
+            NgramModel.load(path)

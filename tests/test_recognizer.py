@@ -17,10 +17,13 @@ from asr import checkpoint
 from asr.assembly import Assembly
 from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
+from asr.lm_checkpoint import TrainedLm
 from asr.model import Memory
+from asr.model.lm import CharacterLm, LmOptions
 from asr.pieces import cut
 from asr.recognizer import Recognizer, load
 from asr.recording import Reader
+from asr.tokenizer import Tokenizer
 from asr.transcript import Segment, Transcript, Word
 
 Make = Callable[..., Path]
@@ -449,3 +452,10 @@ def test_hot_words_are_read_for_python_too(tmp_path: Path) -> None:
     path.write_text("Zoë\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"names\.txt, line 1"):
         asr.load(hotwords=path)
+
+
+def test_a_character_language_model_goes_to_the_recognizers_device() -> None:
+    lm = TrainedLm(CharacterLm(Tokenizer().size, LmOptions(embedding=4, width=4)), Tokenizer(), {})
+    search = Search(DecodingOptions(lm_weight=0.3), lm=lm)
+    Recognizer(tiny_trained(), search=search, device="meta")
+    assert lm.model.embed.weight.device.type == "meta"

@@ -1,5 +1,6 @@
 """Attention pictures: drawn from what was transcribed, without touching matplotlib's global state."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +153,9 @@ def test_short_texts_are_labelled_by_characters_and_long_ones_by_words() -> None
     assert len(labels) == len(rows) == 2 * (MAX_CHARACTERS // 8) + 1
     for row, label in zip(rows, labels, strict=True):
         assert long[row:].startswith(label)
+
+
+def test_a_title_that_is_not_utf8_is_drawn(tmp_path: Path) -> None:
+    title = os.fsdecode(b"caf\xe9.wav")
+    attention_plot(torch.zeros(8_000), _diagonal("ab", 12), tmp_path / "a.png", title=title)
+    assert (tmp_path / "a.png").exists()

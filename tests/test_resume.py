@@ -324,3 +324,14 @@ def _wait_for_step(output: Path, step: int, process: "subprocess.Popen[str]") ->
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError(f"no step {step} within two minutes")
+
+
+def test_a_finished_training_with_accumulated_batches_is_not_begun_again(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epochs = {"training": {"accumulate": 2, "max_steps": 0, "epochs": 4.0, "cooldown": 0.5}}
+    recipe = config(manifest_path, epochs)
+    steps = state(run(tmp_path / "a", recipe))["progress"]["step"]
+    capsys.readouterr()
+    run(tmp_path / "a", recipe)
+    assert f"going on from step {steps}," in capsys.readouterr().err

@@ -348,6 +348,20 @@ def test_ctc_scores_of_a_text_that_was_never_spoken_are_finite_and_no_better_tha
     assert -1e5 < total <= ctc_log_prob(log_probs[0], tuple(tokens.tolist())) + 1e-3
 
 
+def test_ctc_prefix_scores_stay_exact_where_a_text_leaves_out_what_was_spoken() -> None:
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(4, 32, (60,), generator=generator)
+    logits = 2 * torch.randn(1, 240, 32, generator=generator)
+    spoken = torch.full((240,), Tokenizer.blank)
+    spoken[torch.arange(60) * 4] = tokens
+    logits[0, torch.arange(240), spoken] += 12.0
+    log_probs = logits.log_softmax(-1)
+    left = torch.cat([tokens[:20], tokens[28:]])
+    exact = ctc_log_prob(log_probs[0], tuple(left.tolist()))
+    assert exact < -60  # more than the columns' margin once was
+    assert ctc_total(log_probs, left)[0] == pytest.approx(exact, rel=1e-5)
+
+
 def test_weight_0_equals_no_scorer() -> None:
     model = JointToy(TOKENIZER, seed=4)
     memory = model.memory([8, 3])

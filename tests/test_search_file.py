@@ -88,3 +88,17 @@ def test_a_calibration_is_read(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps([]), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"bad\.json: not a calibration"):
         default_search(tmp_path / "english.pt")
+
+
+def test_a_folder_may_be_named_by_a_dot_and_have_dots_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model-1.5"
+    folder.mkdir()
+    (folder / "search.toml").write_text("[decoding]\nbeam_size = 3\n")
+    (tmp_path / "model-1.toml").write_text("[decoding]\nbeam_size = 2\n")  # another model's
+    assert default_search(folder)[0].options.beam_size == 3
+    monkeypatch.chdir(folder)
+    assert default_search(".")[0].options.beam_size == 3
+    (tmp_path / "model-1.5.toml").write_text("[decoding]\nbeam_size = 4\n")
+    assert default_search(".")[0].options.beam_size == 4

@@ -192,6 +192,19 @@ def test_a_recording_of_the_same_name_does_not_pass_for_a_finished_one_nor_write
     assert json.loads(output.read_text("utf-8"))["audio"] == str(tuesday)
 
 
+def test_a_relative_name_does_not_make_two_recordings_one(
+    asr: Asr, make_audio: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_audio("monday/talk.wav", 0.5)
+    os.utime(make_audio("tuesday/talk.wav", 1.5), (1e9, 1e9))
+    run = ("talk.wav", "--format", "json", "--output-dir", tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "monday")
+    assert asr(*run).exit_code == 0
+    assert "1 recording is finished and skipped" in asr(*run).stderr
+    monkeypatch.chdir(tmp_path / "tuesday")
+    assert "is of another recording, talk.wav" in asr(*run).stderr
+
+
 def test_the_json_comes_after_all_other_outputs(
     asr: Asr, make_audio: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

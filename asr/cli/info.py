@@ -84,10 +84,12 @@ def _is_ngram(path: Path) -> bool:
     """Whether a file is the binary, by what is in it, or ARPA, by its name."""
     if path.name.endswith((".arpa", ".arpa.gz")):
         return True
+    from asr.ngram.files import DAMAGED
+
     try:
         with zipfile.ZipFile(path) as archive:
             return "format.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, *DAMAGED):
         return False
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from asr.audio import info
 from asr.errors import AudioError, CorpusError
@@ -145,22 +145,41 @@ def hold_out(
     return sorted(train, key=_id), sorted(dev, key=_id)
 
 
-def read_table(path: Path, delimiter: str, *, quoted: bool) -> list[dict[str, str]]:
-    """Read a table with a header line, UTF-8; `quoted` False takes quotation marks as they stand.
+def read_table(
+    path: Path, delimiter: str, *, quoted: bool
+) -> list[tuple[int, dict[str, str]] | Problem]:
+    """Read the rows, each with its (last) line, of a table with a header, UTF-8; a row that does not fit is a problem.
 
-    Raises CorpusError naming the file where it is missing, not UTF-8 or has no header.
+    `quoted` False takes quotation marks as they stand. Raises CorpusError naming the file where it is missing, not
+    UTF-8 or has no header.
     """
     csv.field_size_limit(2**31 - 1)
     file = io.StringIO(_read_text(path))
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     try:
         reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting, restval="")
-        rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
+        rows = [_row(path, row, reader.line_num, delimiter) for row in reader]
     except csv.Error as error:
         raise CorpusError(f"{path}: not a readable table: {error}") from error
     if not reader.fieldnames:
         raise CorpusError(f"{path}: empty; a header line with column names is needed")
     return rows
+
+
+def _row(
+    path: Path, row: dict[Any, Any], number: int, delimiter: str
+) -> tuple[int, dict[str, str]] | Problem:
+    """A row that ends at line `number`, unless it has surplus fields or one that seems to hold other rows."""
+    surplus = row.pop(None, [])
+    values = [*row.values(), *surplus]
+    if any(delimiter in line for value in values for line in value.split("\n")[1:]):
+        first = number - sum(value.count("\n") for value in values)
+        reason = f"lines {first} to {number}: one row, as if a quotation mark were not closed"
+        return Problem(f"line {first}", path, reason)
+    if surplus:
+        fields = f"{len(row) + len(surplus)} fields where the header has {len(row)}"
+        return Problem(f"line {number}", path, f"line {number}: {fields}")
+    return number, row
 
 
 def read_lines(path: Path) -> list[str]:

@@ -42,7 +42,11 @@ def _entries(table: Path) -> Iterator[Entry | Problem]:
     clips = table.parent / "clips"
     folder = clips if clips.is_dir() else table.parent
     finder = AudioFinder()
-    for number, row in enumerate(read_table(table, "\t", quoted=False), 2):
+    for found in read_table(table, "\t", quoted=False):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        number, row = found
         path, sentence = column(row, ["path"]), column(row, ["sentence"])
         if path is None or sentence is None:
             raise CorpusError(

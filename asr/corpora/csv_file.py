@@ -36,7 +36,11 @@ def _entries(table: Path) -> Iterator[Entry | Problem]:
     header = read_lines(table)[0]
     delimiter = max(_DELIMITERS, key=header.count)
     finder = AudioFinder()
-    for number, row in enumerate(read_table(table, delimiter, quoted=True), 2):
+    for found in read_table(table, delimiter, quoted=True):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        number, row = found
         path, text = column(row, AUDIO_COLUMNS), column(row, TEXT_COLUMNS)
         if path is None or text is None:
             raise CorpusError(

@@ -15,11 +15,13 @@ from asr.corpora.common import (
     require_folder,
 )
 from asr.errors import CorpusError
+from asr.files import below
 
 
 def prepare(root: Path) -> Prepared:
-    """Read `root` and its subfolders; the id is the path below `root` without extension, the speaker unknown.
+    """Read `root` and its subfolders, linked ones too.
 
+    The id is the path below `root` without extension, the speaker unknown.
     A transcript that is not UTF-8 is a problem of that recording, not of the folder.
     """
     require_folder(root, "folder")
@@ -28,9 +30,11 @@ def prepare(root: Path) -> Prepared:
 
 def _entries(root: Path) -> Iterator[Entry | Problem]:
     finder = AudioFinder()
-    files = sorted(
-        path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")
-    )
+    unlisted: list[OSError] = []
+    files = [path for path in below(root, unlisted) if path.is_file()]
+    for error in unlisted:
+        place = Path(error.filename)
+        yield Problem(place.name, place, f"cannot be listed: {error.strerror}")
     stems = {path.with_suffix("") for path in files if path.suffix.lower() in AUDIO_EXTENSIONS}
     texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
     for stem in sorted(stems | texts.keys()):

@@ -15,7 +15,7 @@ from asr.model.memory import length_mask
 from asr.tokenizer import Tokenizer
 
 NEVER = float("-inf")
-MARGIN = 50.0  # nats; less than exp(-MARGIN) of a prefix's probability is left out
+MARGIN = 200.0  # nats by which a column may lag behind a prefix's best; see Columns
 STEP = 16  # frames by which the columns grow at first
 NOTHING = -1e3  # a log probability whose exponential is 0 and whose sums stay finite
 
@@ -51,9 +51,9 @@ class Frames:
 class Columns:
     """The stretch of each utterance's frames that matters: column k is the state after `first` + k frames.
 
-    A prefix can only end near where it was spoken: frames at which it would make every text less likely by
-    exp(-MARGIN) than at its best frame, whatever followed, are in no column. So the cost of a token does not grow
-    with the length of a recording.
+    A prefix is likely to end near where it was spoken only. Frames at which it is less likely by exp(-MARGIN) than at
+    its best frame, both measured against the likeliest path so far, are in no column, so the cost of a token does not
+    grow with the length of a recording. Scores are exact while what follows skips less than MARGIN nats of speech.
     """
 
     first: Tensor  # (B, 1)

@@ -68,7 +68,7 @@ def of_lstm(
     model: LanguageModel, tokenizer: Tokenizer | WordTokenizer, sentences: Sequence[str]
 ) -> Perplexity:
     """How well an LSTM in evaluation mode predicts normalised sentences; one of characters knows every word."""
-    rows = sorted((encoded(tokenizer, sentence) for sentence in sentences), key=len)
+    rows = sorted((encoded(tokenizer, sentence) for sentence in sentences), key=len, reverse=True)
     unknown = tokenizer.unknown if isinstance(tokenizer, WordTokenizer) else None
     nats, unknown_nats, begin = 0.0, 0.0, 0
     while begin < len(rows):

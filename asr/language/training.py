@@ -79,7 +79,8 @@ class _Run:
         return self.trained.model
 
     def save(self, name: str) -> None:
-        state.save(self.output / name, self.model, self.optimizer, self.progress)
+        tokens = self.trained.tokenizer.to_dict()
+        state.save(self.output / name, self.model, self.optimizer, self.progress, tokens)
 
 
 def train(
@@ -168,7 +169,8 @@ def _restore(
             progress, training, len(_batches(run, text, training.seed, progress.epoch))
         )
 
-    progress = state.resume(run.output, run.model, run.optimizer, back) if resume else None
+    tokens = run.trained.tokenizer.to_dict()
+    progress = state.resume(run.output, run.model, run.optimizer, back, tokens) if resume else None
     if progress is not None:
         run.progress = progress
         hours = run.progress.elapsed / 3600
@@ -220,10 +222,11 @@ def _loop(
             _validate(run)
         now = time.monotonic()
         progress.elapsed, clock = progress.elapsed + now - clock, now
-        if interrupted() or now - saved >= training.save_minutes * 60:
+        stop = interrupted()
+        if stop or now - saved >= training.save_minutes * 60:
             run.save(state.LAST)
             saved = now
-        if interrupted():
+        if stop:
             run.monitor.say(f"stopped after step {progress.step}; run it again to go on from there")
             raise KeyboardInterrupt
 

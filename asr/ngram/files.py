@@ -73,6 +73,13 @@ def save(path: str | Path, ngrams: Ngrams) -> None:
             np.savez_compressed(file, **_packed(ngrams))
 
 
+DAMAGED = (
+    *(EOFError, zlib.error, zipfile.BadZipFile, KeyError, ValueError, IndexError),
+    *(NotImplementedError, RuntimeError),  # zip headers that name other methods, or a password
+)
+"""What reading a damaged file raises."""
+
+
 def read(path: str | Path) -> Ngrams:
     """Read a model of either format, told apart by its first bytes.
 
@@ -91,7 +98,7 @@ def read(path: str | Path) -> Ngrams:
     except OSError as error:
         reason = error.strerror or "damaged"
         raise CheckpointError(f"{path}: cannot read language model: {reason}") from error
-    except (EOFError, zlib.error, zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{path}: damaged, or not an n-gram model") from error
 
 

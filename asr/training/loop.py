@@ -138,7 +138,7 @@ def _groups(
     progress = run.progress
     while True:
         batches = run.batches(training, data, progress.epoch)
-        steps_per_epoch = -(-len(batches) // training.accumulate)
+        steps_per_epoch = run.steps_per_epoch(training, data, progress.epoch)
         while progress.batch < len(batches):
             started = time.perf_counter()
             picks = batches[progress.batch : progress.batch + training.accumulate]

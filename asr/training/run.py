@@ -70,6 +70,10 @@ class Run:
             short_first=epoch < training.short_first_epochs,
         )
 
+    def steps_per_epoch(self, training: TrainingOptions, data: DataOptions, epoch: int) -> int:
+        """Steps that an epoch takes, `accumulate` batches each."""
+        return -(-len(self.batches(training, data, epoch)) // training.accumulate)
+
 
 def prepare(
     trained: Trained,
@@ -118,8 +122,7 @@ def restore(
     """Go on from the saved state, or begin with the random or the given weights."""
 
     def back(progress: Progress) -> bool:
-        steps = len(run.batches(training, data, progress.epoch))
-        return goes_back(progress, training, steps)
+        return goes_back(progress, training, run.steps_per_epoch(training, data, progress.epoch))
 
     progress = state.resume(run.output, run.model, run.optimizer, back) if resume else None
     if progress is not None:

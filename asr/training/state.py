@@ -25,9 +25,16 @@ BEST = "best.pt"  # the model with the best dev WER so far
 FINAL = "model.pt"
 
 
-def save(path: Path, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
-    """Write the whole state, complete or not at all."""
+def save(
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    progress: Progress,
+    tokens: dict[str, Any] | None = None,
+) -> None:
+    """Write the whole state, complete or not at all; `tokens` says what the rows of the embedding stand for."""
     content = {
+        "tokens": tokens,
         "weights": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
@@ -36,10 +43,17 @@ def save(path: Path, model: nn.Module, optimizer: Optimizer, progress: Progress)
         torch.save(content, file)
 
 
-def load(path: Path, model: nn.Module, optimizer: Optimizer) -> Progress:
-    """Put the state in `path` into model and optimizer. Raises CheckpointError if it is of another network."""
+def load(
+    path: Path, model: nn.Module, optimizer: Optimizer, tokens: dict[str, Any] | None = None
+) -> Progress:
+    """Put the state in `path` into model and optimizer.
+
+    Raises CheckpointError if it is of another network or of other tokens.
+    """
     content = checkpoint.read(path)
     try:
+        if content.get("tokens") != tokens:
+            raise ValueError("its tokens are others, as of other texts")
         model.load_state_dict(content["weights"])
         optimizer.load_state_dict(content["optimizer"])
         return Progress(**content["progress"])
@@ -52,7 +66,11 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> Progress:
 
 
 def resume(
-    output: Path, model: nn.Module, optimizer: Optimizer, goes_back: Callable[[Progress], bool]
+    output: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    goes_back: Callable[[Progress], bool],
+    tokens: dict[str, Any] | None = None,
 ) -> Progress | None:
     """Put the last state in `output` into model and optimizer; None if there is none.
 
@@ -61,9 +79,9 @@ def resume(
     last, plateau = output / LAST, output / PLATEAU
     if not last.exists():
         return None
-    progress = load(last, model, optimizer)
+    progress = load(last, model, optimizer, tokens)
     if plateau.exists() and goes_back(progress):
-        return replace(load(plateau, model, optimizer), cooldown_step=-1, end_step=-1)
+        return replace(load(plateau, model, optimizer, tokens), cooldown_step=-1, end_step=-1)
     return progress
 
 
