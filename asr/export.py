@@ -258,7 +258,7 @@ def _graphs(model: Seq2Seq, int8: bool) -> dict[str, bytes]:
 
         found = {name: graph.SerializeToString() for name, graph in graphs(model).items()}
     except ImportError as error:
-        raise ConfigError("export needs the package onnx: pip install 'asr[onnx]'") from error
+        raise ConfigError("export needs the package onnx: pip install onnx onnxruntime") from error
     return _quantised(found) if int8 else found
 
 
@@ -288,7 +288,7 @@ def _quantised(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise ConfigError(
-            "int8 needs the packages onnx and onnxruntime: pip install 'asr[onnx]'"
+            "int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
         ) from error
     kinds, found = ["LSTM", "MatMul"], {}
     level = logging.root.level

@@ -103,7 +103,7 @@ def _session(name: str, graphs: Mapping[str, bytes], threads: int) -> Any:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(
-            "engine onnx needs the package onnxruntime: pip install 'asr[onnx]'"
+            "engine onnx needs the package onnxruntime: pip install onnxruntime"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -33,7 +33,7 @@ def _dictionary() -> dict[str, tuple[int, ...]]:
         import pocketsphinx
     except ImportError as error:
         raise ConfigError(
-            "model.phonemes needs the pronunciations of the package pocketsphinx: pip install 'asr[phonemes]'"
+            "model.phonemes needs the pronunciations of the package pocketsphinx: pip install pocketsphinx"
         ) from error
     path = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))
     ids = {symbol: i for i, symbol in enumerate(SYMBOLS, 2)}

@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """Train a model by a recipe; Ctrl-C saves, and the same command goes on from there.
 
-    A recipe with a table [lm] trains a language model of characters or of words.
+    A recipe with a table named lm trains a language model of characters or of words.
     """
     from asr import config, training
     from asr.errors import ConfigError
