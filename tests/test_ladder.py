@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 from asr import config
-from recipes.ladder.rows import CHANGES, error_rate, read_changes, table
+from recipes.ladder.rows import CHANGES, ENCODERS, OF_ENCODERS, error_rate, read_changes, table
 
-HEADER = "id\treference_words\tsubstitutions\tdeletions\tinsertions\n"
+HEADER = "id\treference_words\tsubstitutions\tdeletions\tinsertions\treference_characters\tcharacter_errors\n"
 
 
 def _write(path: Path, *rows: str) -> None:
@@ -26,6 +26,25 @@ def test_every_change_is_one_that_the_recipe_takes() -> None:
         overrides = [word for word in words if word != "--set"]
         changed = config.load("recipes/librispeech/here.toml", overrides)
         assert changed != recipe or name in ("base", "guide", "sampling-0.2"), name
+
+
+def test_every_encoder_is_one_that_the_recipe_takes() -> None:
+    recipe = config.load("recipes/librispeech/here.toml")
+    for name, options in read_changes(ENCODERS).items():
+        overrides = [word for word in shlex.split(options) if word != "--set"]
+        changed = config.load("recipes/librispeech/here.toml", overrides)
+        assert (changed == recipe) == (name == "base"), name
+
+
+def test_encoders_are_ranked_by_characters(tmp_path: Path) -> None:
+    for name, errors in (("base", 5), ("gru", 4)):
+        _write(tmp_path / name / "ctc.tsv", f"x\t2\t1\t0\t0\t10\t{errors}")
+    assert table(tmp_path, {"gru": "--set a.b=1", "base": ""}, OF_ENCODERS) == [
+        "| change | options | CER | WER |",
+        "|---|---|---|---|",
+        "| base |  | 50.0 % | 50.0 % |",
+        "| gru | `--set a.b=1` | 40.0 % (-10.0) | 50.0 % (+0.0) |",
+    ]
 
 
 def test_word_error_rate_is_over_all_words(tmp_path: Path) -> None:

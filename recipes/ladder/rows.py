@@ -1,12 +1,21 @@
-"""The ladder's scores as a table: `python -m recipes.ladder.rows runs/ladder`, the base first, then by greedy WER."""
+"""The ladder's scores as a table, the base first, then by the first score: `python -m recipes.ladder.rows runs/ladder`."""
 
 import argparse
 import csv
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-CHANGES = Path(__file__).with_name("changes.txt")
-COUNTS = ("substitutions", "deletions", "insertions")
+HERE = Path(__file__).parent
+CHANGES, ENCODERS = HERE / "changes.txt", HERE / "encoders.txt"
+WORDS = ("substitutions", "deletions", "insertions"), "reference_words"
+CHARACTERS = ("character_errors",), "reference_characters"
+Column = tuple[str, tuple[tuple[str, ...], str]]  # file of rows; what is counted, over what
+OF_CHANGES: Mapping[str, Column] = {
+    "greedy": ("greedy.tsv", WORDS),
+    "search": ("search.tsv", WORDS),
+}
+OF_ENCODERS: Mapping[str, Column] = {"CER": ("ctc.tsv", CHARACTERS), "WER": ("ctc.tsv", WORDS)}
 
 
 def read_changes(path: Path) -> dict[str, str]:
@@ -16,29 +25,33 @@ def read_changes(path: Path) -> dict[str, str]:
     return {name: options.strip() for name, _, options in pairs}
 
 
-def error_rate(path: Path) -> float:
-    """Corpus-level WER of the rows that `asr evaluate --output` wrote."""
+def error_rate(path: Path, counts: tuple[tuple[str, ...], str] = WORDS) -> float:
+    """Corpus-level error rate of the rows that `asr evaluate --output` wrote."""
+    errors, total = counts
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    errors = sum(int(row[name]) for row in rows for name in COUNTS)
-    return errors / sum(int(row["reference_words"]) for row in rows)
+    return sum(int(row[name]) for row in rows for name in errors) / sum(
+        int(row[total]) for row in rows
+    )
 
 
-def table(folder: Path, changes: dict[str, str]) -> list[str]:
+def table(
+    folder: Path, changes: Mapping[str, str], columns: Mapping[str, Column] = OF_CHANGES
+) -> list[str]:
     """A Markdown table of the changes that have been scored, with differences from the base in points."""
     scores = {
-        name: [error_rate(folder / name / f"{search}.tsv") for search in ("greedy", "search")]
+        name: [error_rate(folder / name / file, counts) for file, counts in columns.values()]
         for name in changes
-        if (folder / name / "search.tsv").is_file() and (folder / name / "greedy.tsv").is_file()
+        if all((folder / name / file).is_file() for file, _ in columns.values())
     }
     if "base" not in scores:
         return []
     base = scores["base"]
-    lines = ["| change | options | greedy | search |", "|---|---|---|---|"]
+    lines = [f"| change | options | {' | '.join(columns)} |", "|---|---" + "|---" * len(base) + "|"]
     for name in sorted(scores, key=lambda name: (name != "base", scores[name])):
         cells = [
-            f"{100 * wer:.1f} %" + (f" ({100 * (wer - before):+.1f})" if name != "base" else "")
-            for wer, before in zip(scores[name], base, strict=True)
+            f"{100 * rate:.1f} %" + (f" ({100 * (rate - before):+.1f})" if name != "base" else "")
+            for rate, before in zip(scores[name], base, strict=True)
         ]
         options = f"`{changes[name]}`" if changes[name] else ""
         lines.append(" | ".join([f"| {name}", options, *cells]) + " |")
@@ -48,10 +61,15 @@ def table(folder: Path, changes: dict[str, str]) -> list[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="results of recipes/ladder/run.sh")
-    lines = table(parser.parse_args().folder, read_changes(CHANGES))
+    parser.add_argument("folder", type=Path, help="results of run.sh or encoders.sh beside this")
+    parser.add_argument("--encoders", action="store_true", help="the folder is of encoders.sh")
+    options = parser.parse_args()
+    if options.encoders:
+        lines = table(options.folder, read_changes(ENCODERS), OF_ENCODERS)
+    else:
+        lines = table(options.folder, read_changes(CHANGES))
     if not lines:
-        sys.exit("error: no scored base in the folder; recipes/ladder/run.sh base makes it")
+        sys.exit("error: no scored base in the folder; run.sh or encoders.sh with `base` makes it")
     print(*lines, sep="\n")
 
 
