@@ -1,4 +1,4 @@
-"""The ladder's scores as a table, the base first, then by the first score: `python -m recipes.ladder.rows runs/ladder`."""
+"""The ladder's scores as a table, base first, then by the first score: `python -m recipes.ladder.rows runs/ladder`."""
 
 import argparse
 import csv
