@@ -66,7 +66,7 @@ if [ "$config" = here ]; then # its second part
 fi
 
 # The search is the bundled model's with its language models, or the config's own; the confidence is not fitted.
-search="recipes/librispeech/$config-search.toml"
+search="recipes/librispeech/search/$config.toml"
 [ -f "$search" ] || search=asr/assets/english.toml
 sed -e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|' "$search" > "$run/model.toml"
 
