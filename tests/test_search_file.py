@@ -10,10 +10,9 @@ from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, ConfigError
 from asr.lm_checkpoint import TrainedLm, save_lm
 from asr.model.lm import CharacterLm, LmOptions
-from asr.search_file import copy_search, default_search, read
+from asr.search_file import copy_search, default_search
 from asr.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parents[1]
 ARPA = """\\data\\
 ngram 1=4
 
@@ -105,10 +104,3 @@ def test_a_folder_may_be_named_by_a_dot_and_have_dots_in_its_name(
     assert default_search(".")[0].options.beam_size == 3
     (tmp_path / "model-1.5.toml").write_text("[decoding]\nbeam_size = 4\n")
     assert default_search(".")[0].options.beam_size == 4
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*/search/*.toml")), ids=str)
-def test_the_recipes_searches_name_the_bundled_language_models(path: Path) -> None:
-    found = read(path)
-    assert {found.ngram, found.word_lm} == {"english-words.ngram", "english-words.pt"}
-    assert found.calibration is None  # none is fitted to a model that is trained anew

@@ -65,10 +65,8 @@ if [ "$config" = here ]; then # its second part
     run=runs/here-on
 fi
 
-# The search is the bundled model's with its language models, or the config's own; the confidence is not fitted.
-search="recipes/librispeech/search/$config.toml"
-[ -f "$search" ] || search=asr/assets/english.toml
-sed -e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|' "$search" > "$run/model.toml"
+# The search is the bundled model's, with its language models; the confidence is not fitted.
+sed -e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
 
 evaluate() { # name of a set, options of asr evaluate
     asr evaluate "$run/model.pt" "$manifests/$1.jsonl" "${@:2}" || [ $? -eq 1 ]
