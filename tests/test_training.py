@@ -288,6 +288,14 @@ def test_every_step_draws_masks_of_its_own(
     assert len(seeds) == len(set(seeds)) == 6
 
 
+def test_a_decoder_that_has_not_begun_to_learn_is_not_measured(
+    tmp_path: Path, manifest_path: Path, no_pictures: None
+) -> None:
+    options = {"training": {"ctc_alone_steps": 4, "validate_every": 2}}
+    output = run(tmp_path / "a", config(manifest_path, options, dev=True))
+    assert [row["step"] for row in rows(output, "dev")] == [6]
+
+
 def test_dev_utterances_are_spread_evenly() -> None:
     utterances = [Utterance(str(i), Path("x"), 1.0, "") for i in range(10)]
     assert [u.id for u in spread(utterances, 4)] == ["0", "2", "5", "7"]
