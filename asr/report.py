@@ -152,12 +152,15 @@ def attention_plot(
     kept = _apart(rows, len(attention.tokens) * LABEL_INCHES / attention_inches)
     below.set_yticks([rows[i] for i in kept], [labels[i] for i in kept])
     below.set_xlim(0, seconds)
-    if title:
-        title = _cut(title, MAX_TITLE).encode("utf-8", "backslashreplace").decode()
-        title = title.replace("$", r"\$")
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
+    _draw_title(figure, title)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _draw_title(figure: "Figure", title: str) -> None:
+    shown = _cut(title, MAX_TITLE).encode("utf-8", "backslashreplace").decode()
+    if shown:
+        figure.suptitle(shown.replace("$", r"\$"), fontsize=10, x=0.01, ha="left", wrap=True)
 
 
 def _draw_failures(axes: "Axes", failures: Sequence[Failure]) -> None:

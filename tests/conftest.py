@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +29,8 @@ FORMANTS = np.array(  # of a, i, u, e, o in hertz
     ]
 )
 
+SMALL = ("encoder.width", "decoder.width", "decoder.attention.width")
+
 Waveform = np.ndarray
 
 
@@ -48,6 +52,15 @@ def _ctrl_c_is_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def run_recipe() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """run_recipe(script, *arguments, **environment): a recipe's run.sh, with one step of a network of a few units.
+
+    It has to succeed.
+    """
+    return _run_recipe
 
 
 @pytest.fixture
@@ -130,3 +143,20 @@ def _waveform(
     noise = np.random.default_rng(seed).standard_normal(samples)
     waveform = 0.3 * syllables * voice + 0.002 * noise
     return np.clip(waveform, -0.5, 0.5).astype(np.float32)
+
+
+def _run_recipe(
+    script: Path, *arguments: str | Path, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    small = [f"model.{name}=16" for name in SMALL]
+    sets = [word for option in ("training.max_steps=1", *small) for word in ("--set", option)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", script, *arguments, *sets],
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran

@@ -10,7 +10,7 @@ from asr.config import Config, LmConfig
 from asr.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*/*.toml"))
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 
 
 def write(folder: Path, text: str) -> Path:

@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from asr import checkpoint, manifest
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("encoder.width=16", "decoder.width=16", "decoder.attention.width=16")
+RunRecipe = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -30,17 +29,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(ROOT / "runs" / f"custom-{folder.name}", ignore_errors=True)
 
 
-def test_a_folder_becomes_a_measured_model(folder: Path) -> None:
-    sets = [option for name in SMALL for option in ("--set", f"model.{name}")]
-    ran = subprocess.run(
-        ["bash", ROOT / "recipes/custom/run.sh", folder, "--set", "training.max_steps=1", *sets],
-        env=os.environ
-        | {"HOLDOUT": "2", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+def test_a_folder_becomes_a_measured_model(folder: Path, run_recipe: RunRecipe) -> None:
+    ran = run_recipe(ROOT / "recipes/custom/run.sh", folder, HOLDOUT="2")
     run = ROOT / "runs" / f"custom-{folder.name}"
     assert checkpoint.load(run / "model.pt").info["steps"] == 1
     assert "2 scored" in ran.stdout

@@ -7,13 +7,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
+source recipes/ladder/changes.sh
 
-wanted=" $* "
 while IFS= read -r line <&3; do
-    name=${line%%:*}
-    case "$line" in '' | '#'*) continue ;; esac
-    if [ "$wanted" != "  " ] && [[ "$wanted" != *" $name "* ]]; then continue; fi
-    options=${line#"$name"}
+    name=${line%%:*} options=${line#"${line%%:*}"}
     run="runs/encoders/$name"
     # shellcheck disable=SC2086
     [ -f "$run/model.pt" ] || asr train recipes/librispeech/here.toml --output "$run" --set 'data.dev=[]' \
@@ -21,5 +18,5 @@ while IFS= read -r line <&3; do
     printf '[decoding]\nbeam_size = 4\nctc_weight = 1.0\n' >"$run/model.toml"
     [ -f "$run/ctc.tsv" ] ||
         asr evaluate "$run/model.pt" data/manifests/dev-clean.jsonl --limit 150 --output "$run/ctc.tsv"
-done 3<recipes/ladder/encoders.txt
+done 3< <(changes recipes/ladder/encoders.txt "$@")
 python -m recipes.ladder.rows runs/encoders --encoders

@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
+source recipes/ladder/changes.sh
 dev=data/manifests/dev-clean.jsonl
 corpora="train-clean-5 train-clean-100 commonvoice-train kathleen-train ljspeech-train vctk-train synthetic-train"
 
@@ -40,14 +41,10 @@ score() { # name: the bundled search goes beside the model, whose default it so 
     [ -f "$run/search.tsv" ] || asr evaluate "$run/model.pt" "$dev" --limit 150 --output "$run/search.tsv"
 }
 
-wanted=" $* "
 while IFS= read -r line <&3; do
-    name=${line%%:*}
-    case "$line" in '' | '#'*) continue ;; esac
-    if [ "$wanted" != "  " ] && [[ "$wanted" != *" $name "* ]]; then continue; fi
-    options=${line#"$name"}
+    name=${line%%:*} options=${line#"${line%%:*}"}
     # shellcheck disable=SC2086
     [ -f "runs/ladder/$name/model.pt" ] || train "$name" ${options#:}
     score "$name"
-done 3<recipes/ladder/changes.txt
+done 3< <(changes recipes/ladder/changes.txt "$@")
 python -m recipes.ladder.rows runs/ladder
