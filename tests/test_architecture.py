@@ -26,7 +26,7 @@ LAYERS = (
     ("onnx_nodes",),
     ("onnx_graph", "onnx_model"),
     ("decoding", "batching", "doctor"),
-    ("alignment", "sentences"),
+    ("alignment", "sentences", "texts"),
     ("confidence", "failures", "leaks"),
     ("description",),
     ("checkpoint", "metrics", "writers", "inputs"),
