@@ -66,6 +66,19 @@ def read(paths: Iterable[str | Path], skip: Sequence[str] = ()) -> list[Sentence
     return found
 
 
+def read_words(path: str | Path) -> list[str]:
+    """The normalised words of a word list or a pronunciation dictionary: each line begins with one.
+
+    "word(2)", a dictionary's second pronunciation, is the word again. Raises CorpusError as `read` does.
+    """
+    first = (line.split()[0] for line in _text(str(path)).splitlines() if line.strip())
+    normalised = (normalise(word.partition("(")[0]) for word in first)
+    words = list(dict.fromkeys(word for word in normalised if word and " " not in word))
+    if not words:
+        raise CorpusError(f"{path}: no words in it")
+    return words
+
+
 def line_ranges(skip: Sequence[str], paths: Sequence[str]) -> dict[str, list[range]]:
     """The lines to leave out, by the name of the file: "books.txt:1200-5600". Raises ConfigError as `read` does."""
     names = {Path(path).name for path in paths}

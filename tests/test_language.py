@@ -298,6 +298,21 @@ def test_lm_ngram_builds_and_lm_perplexity_measures(tmp_path: Path) -> None:
     assert json.loads(_asr("lm", "perplexity", trained, text, "--json").stdout)["unknown"] == 0
 
 
+def test_lm_ngram_knows_the_words_of_a_dictionary(tmp_path: Path) -> None:
+    text = _lines(tmp_path / "t.txt", "the cat sat")
+    words = _lines(
+        tmp_path / "words.dict", "Cat  K AE T", "'em AH M", "'em(2) EH M", "e.g. X", "", "wombat"
+    )
+    model = tmp_path / "m.ngram"
+    built = _asr("lm", "ngram", text, "--words", words, "--order", 1, "--output", model)
+    assert built.exit_code == 0
+    assert NgramModel.load(model).unigrams().keys() >= {"the", "cat", "em", "wombat"}
+    missing = _asr("lm", "ngram", text, "--words", tmp_path / "no", "--output", model)
+    assert (missing.exit_code, "no: cannot read text" in missing.stderr) == (2, True)
+    empty = _asr("lm", "ngram", text, "--words", _lines(tmp_path / "0", "..."), "--output", model)
+    assert "no words in it" in empty.stderr
+
+
 def test_lm_ngram_refuses_leaks_and_lines_that_are_not_there(tmp_path: Path) -> None:
     text = _lines(tmp_path / "t.txt", "hello", SPAN)
     dev = _manifest(tmp_path / "d.jsonl", SPAN)

@@ -161,6 +161,18 @@ def test_a_vocabulary_of_the_most_frequent_words() -> None:
     assert model.score(model.start(), "c")[0] == model.score(model.start(), "zebra")[0]
 
 
+def test_words_of_a_dictionary_are_known_though_never_seen() -> None:
+    text = ["a b c", "a b d", "a e a"]
+    plain, model = (
+        NgramModel(build(text, NgramOptions(2), words)) for words in ((), ("zebra", "b", "ant"))
+    )
+    assert model.unigrams().keys() - plain.unigrams().keys() == {"zebra", "ant"}
+    assert model.score(model.start(), "zebra")[0] == model.score(model.start(), "unheard")[0]
+    assert model.unigrams()["zebra"] < model.unigrams()["c"]
+    total = sum(math.exp(model.score(model.start(), w)[0]) for w in (*model.unigrams(), "unheard"))
+    assert total + math.exp(model.end(model.start())) == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", ["m.arpa", "m.arpa.gz", "m.ngram"])
 def test_a_saved_model_scores_the_same(tmp_path: Path, name: str) -> None:
     sentences = _sentences()

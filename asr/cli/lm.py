@@ -37,6 +37,10 @@ def ngram(
         0, help="Prune to so many n-grams of two and more words; 0 keeps all."
     ),
     vocabulary: int = typer.Option(0, help="Most frequent words kept; 0 keeps all."),
+    words: Path | None = typer.Option(
+        None,
+        help="Word list or pronunciation dictionary (such as CMUdict): its words are known too, as never seen.",
+    ),
     exclude: list[str] | None = typer.Option(
         None, help="Manifest or text; refuse TEXT if it holds text of it. May be repeated."
     ),
@@ -54,9 +58,10 @@ def ngram(
         leaks.refuse(found, sentences.read(exclude))
     else:
         note("nothing is kept out of the model: --exclude names dev and test manifests")
-    words = sum(len(sentence.text.split()) for sentence in found)
-    note(f"{len(found)} sentences, {words} words")
-    model = build([sentence.text for sentence in found], options)
+    count = sum(len(sentence.text.split()) for sentence in found)
+    note(f"{len(found)} sentences, {count} words")
+    known = sentences.read_words(words) if words is not None else []
+    model = build([sentence.text for sentence in found], options, known)
     save(output, model)
     counts = ", ".join(f"{count} {n}-grams" for n, count in enumerate(model.counts, 1))
     note(f"{counts}, {output.stat().st_size / 1e6:.1f} MB")

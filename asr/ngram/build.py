@@ -45,29 +45,32 @@ class _Table:
     backoffs: Floats  # (n,) what the shorter context's probability is multiplied by where nothing longer is known
 
 
-def build(sentences: Sequence[str], options: NgramOptions) -> Ngrams:
+def build(sentences: Sequence[str], options: NgramOptions, words: Sequence[str] = ()) -> Ngrams:
     """A model of normalised sentences (Chen and Goodman 1999, interpolated modified Kneser-Ney).
 
-    <unk> has the probability of a word never seen. Raises ConfigError where there is no sentence.
+    `words` are known to exist: they are in the vocabulary, in the sentences or not. <unk> has the probability of a
+    word never seen. Raises ConfigError where there is no sentence.
     """
     if not any(sentences):
         raise ConfigError("an n-gram model needs at least one sentence")
-    words, tokens = _tokens(sentences, options.vocabulary)
-    tables = _smooth(_count(tokens, len(words), options.order), len(words))
+    vocabulary, tokens = _tokens(sentences, options.vocabulary, words)
+    tables = _smooth(_count(tokens, len(vocabulary), options.order), len(vocabulary))
     if options.max_ngrams:
         kept = _pruned(tables, options.max_ngrams)
         tables = _renormalised(tables, kept)
     else:
         kept = [np.ones(len(table.words), bool) for table in tables]
-    return Ngrams(words, _levels(tables, kept))
+    return Ngrams(vocabulary, _levels(tables, kept))
 
 
-def _tokens(sentences: Sequence[str], vocabulary: int) -> tuple[tuple[str, ...], Ints]:
+def _tokens(
+    sentences: Sequence[str], vocabulary: int, more: Sequence[str]
+) -> tuple[tuple[str, ...], Ints]:
     """The vocabulary by id, and all sentences in one row of ids, each with <s> and </s>."""
     split = [sentence.split() for sentence in sentences]
     counts = Counter(word for sentence in split for word in sentence)
     frequent = sorted(counts, key=lambda word: (-counts[word], word))
-    words = (*TAGS, *frequent[: vocabulary or None])
+    words = tuple(dict.fromkeys((*TAGS, *frequent[: vocabulary or None], *sorted(more))))
     ids = {word: number for number, word in enumerate(words)}
     row: list[int] = []
     for sentence in split:
