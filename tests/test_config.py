@@ -24,6 +24,12 @@ def test_every_recipe_is_understood(path: Path) -> None:
     assert config.load_any(path) not in (Config(), LmConfig())
 
 
+def test_all_that_learns_from_the_books_leaves_out_the_same_of_them() -> None:
+    read = [options for path in RECIPES if (options := config.load_any(path)).text.train]
+    assert {type(options) for options in read} == {Config, LmConfig}
+    assert len({(options.text.train, options.text.skip) for options in read}) == 1
+
+
 def test_there_are_recipes() -> None:
     assert RECIPES
 
