@@ -3,8 +3,7 @@
 #
 # ROOT (environment; default: data) holds the corpora: LibriSpeech/, and for `here` the others that here.toml names.
 # What is missing of LibriSpeech is downloaded (MIRROR: from another host). `mini` and `here` add synthetic speech, read
-# from ROOT/text (recipes/lm/README.md says where its books come from), and `here` learns from that text too; without that
-# folder mini trains on speech alone.
+# from ROOT/text (recipes/lm/README.md says where its books come from); without that folder mini trains on speech alone.
 # PROCESSES (default 1) trains with so many under torchrun. Every stage leaves alone what is done: the same command again
 # goes on where it was interrupted.
 set -euo pipefail
@@ -61,15 +60,9 @@ train() { # recipe, options of asr train
 }
 
 train "$config" "$@"
-if [ "$config" = here ]; then # its second part, and its third with text
+if [ "$config" = here ]; then # its second part
     train here-on --init runs/here/model.pt "$@"
-    text=""
-    for name in "$root/text"/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz \
-        "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl; do
-        text+="'$name',"
-    done
-    train here-text --init runs/here-on/model.pt --set "text.train=[${text%,}]" "$@"
-    run=runs/here-text
+    run=runs/here-on
 fi
 
 # The search is the bundled model's, with its language models; the confidence is not fitted.

@@ -16,10 +16,8 @@ train=("$text"/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifes
 held_out=(dev-clean test-clean test-other speechocean762 commonvoice-dev kathleen-dev ljspeech-dev vctk-dev)
 mapfile -t skip < <(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes/lm/chars.toml)
 
-# Words that the texts may lack: CMUdict's, as pocketsphinx ships them.
-dictionary=$(python -c 'import pocketsphinx; print(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))')
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
-    --words "$dictionary" --max-ngrams 1600000 --output runs/lm/words.ngram
+    --max-ngrams 1600000 --output runs/lm/words.ngram
 for recipe in words chars; do
     asr train "recipes/lm/$recipe.toml" --output "runs/lm/$recipe" \
         --set "text.train=[$(printf '"%s",' "${train[@]}")]" "$@"
