@@ -14,10 +14,9 @@ from asr.augment import AugmentOptions
 from asr.batching import DataOptions
 from asr.errors import ConfigError
 from asr.features import FeatureOptions
-from asr.language.training import LmTextOptions, LmTrainingOptions
+from asr.language.training import LmTrainingOptions, TextOptions
 from asr.model import ModelOptions
 from asr.model.lm import LmOptions
-from asr.texts import TextOptions
 from asr.training import TrainingOptions
 
 T = TypeVar("T")
@@ -28,7 +27,6 @@ class Config:
     """All options of a recipe together; a TOML file has a table for each and holds only what differs."""
 
     data: DataOptions = field(default_factory=DataOptions)
-    text: TextOptions = field(default_factory=TextOptions)
     features: FeatureOptions = field(default_factory=FeatureOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -39,7 +37,7 @@ class Config:
 class LmConfig:
     """All options of a language model's recipe; what has a table [lm] is one."""
 
-    text: LmTextOptions = field(default_factory=LmTextOptions)
+    text: TextOptions = field(default_factory=TextOptions)
     lm: LmOptions = field(default_factory=LmOptions)
     training: LmTrainingOptions = field(default_factory=LmTrainingOptions)
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("onnx_nodes",),
     ("onnx_graph", "onnx_model"),
     ("decoding", "batching", "doctor"),
-    ("alignment", "sentences", "texts"),
+    ("alignment", "sentences"),
     ("confidence", "failures", "leaks"),
     ("description",),
     ("checkpoint", "metrics", "writers", "inputs"),

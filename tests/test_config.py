@@ -24,12 +24,6 @@ def test_every_recipe_is_understood(path: Path) -> None:
     assert config.load_any(path) not in (Config(), LmConfig())
 
 
-def test_all_that_learns_from_the_books_leaves_out_the_same_of_them() -> None:
-    read = [options for path in RECIPES if (options := config.load_any(path)).text.train]
-    assert {type(options) for options in read} == {Config, LmConfig}
-    assert len({(options.text.train, options.text.skip) for options in read}) == 1
-
-
 def test_there_are_recipes() -> None:
     assert RECIPES
 
@@ -81,10 +75,7 @@ def test_a_base_that_cannot_be_used_is_named(text: str, message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "[date]\n",
-            r"unknown option date; allowed are augment, data, features, model, text, training",
-        ),
+        ("[date]\n", r"unknown option date; allowed are augment, data, features, model, training"),
         ("[data]\nbatch = 1\n", r"unknown option data\.batch; allowed are batch_seconds, cache"),
         (
             "[model.decoder.attention]\nhead = 1\n",

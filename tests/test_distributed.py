@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainings import Job, config, losses, make_manifest, make_text, rows, run, start_process, state
+from trainings import Job, config, losses, make_manifest, run, start_process, state
 
 from asr import manifest
 from asr.training.distributed import Place
@@ -39,7 +39,7 @@ def manifest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(tmp_path_factory: pytest.TempPathFactory, manifest_path: Path) -> Pair:
     """All trainings by one pair of processes, as starting a process takes longer than training in it."""
     folder = tmp_path_factory.mktemp("pair")
-    steady = config(manifest_path, STEADY, make_text(manifest_path.parent))
+    steady = config(manifest_path, STEADY)
     empty = folder / "empty.jsonl"
     empty.touch()
     gone = folder / "gone.jsonl"
@@ -76,13 +76,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory, manifest_path: Path) -> Pair:
 def test_two_processes_give_the_losses_and_weights_of_one(
     tmp_path: Path, manifest_path: Path, pair: Pair
 ) -> None:
-    one = run(tmp_path, config(manifest_path, STEADY, make_text(manifest_path.parent)))
+    one = run(tmp_path, config(manifest_path, STEADY))
     two = pair.folder / "equal"
     assert len(losses(one)) == 8
-    texts = [[row["text"] for row in rows(output)] for output in (one, two)]
-    assert texts[0][:2] == [0, 0]  # while CTC learns alone
-    assert texts[1] == pytest.approx(texts[0], rel=1e-4)
-    assert min(texts[0][2:]) > 1
     torch.testing.assert_close(losses(two), losses(one), rtol=1e-4, atol=1e-5)
     expected = state(one)["weights"]
     torch.testing.assert_close(state(two)["weights"], expected, rtol=1e-3, atol=1e-4)

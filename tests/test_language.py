@@ -15,7 +15,7 @@ from asr.cli import app
 from asr.errors import AsrError, ConfigError, CorpusError, TrainingError
 from asr.language import perplexity
 from asr.language.perplexity import of_lstm, of_words
-from asr.language.training import LmTextOptions, LmTrainingOptions, train
+from asr.language.training import LmTrainingOptions, TextOptions, train
 from asr.lm_checkpoint import load_lm
 from asr.manifest import Utterance
 from asr.model.lm import CharacterLm, LmOptions
@@ -176,7 +176,7 @@ def _train(folder: Path, tmp_path: Path, resume: bool = True, **training: Any) -
     return train(
         folder,
         lm=LmOptions(embedding=8, width=32, dropout=0.1 if "max_steps" in training else 0.0),
-        text=LmTextOptions(train=(str(text),), dev=(str(dev),), batch_tokens=128),
+        text=TextOptions(train=(str(text),), dev=(str(dev),), batch_tokens=128),
         training=LmTrainingOptions(**values),
         resume=resume,
     )
@@ -240,20 +240,20 @@ def test_training_on_held_out_text_is_refused(tmp_path: Path) -> None:
     text = _lines(tmp_path / "t.txt", "hello", f"so {SPAN}")
     dev, test = _manifest(tmp_path / "d.jsonl", "hello"), _manifest(tmp_path / "e.jsonl", SPAN)
     for options in (
-        LmTextOptions(train=(str(text),), dev=(str(dev),), exclude=(str(test),)),
-        LmTextOptions(train=(str(text),), dev=(str(test),)),
+        TextOptions(train=(str(text),), dev=(str(dev),), exclude=(str(test),)),
+        TextOptions(train=(str(text),), dev=(str(test),)),
     ):
         with pytest.raises(CorpusError, match=r"1 of 2 sentences .*t\.txt:2 has .*e\.jsonl:1"):
             train(tmp_path / "run", lm=TINY, text=options, training=LmTrainingOptions(max_steps=1))
 
 
 def test_a_training_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    text = LmTextOptions(train=(str(_lines(tmp_path / "t.txt", "hello")),))
+    text = TextOptions(train=(str(_lines(tmp_path / "t.txt", "hello")),))
     with pytest.raises(TrainingError, match="never end"):
         train(tmp_path / "a", lm=TINY, text=text, training=LmTrainingOptions())
     once = LmTrainingOptions(max_steps=1)
     with pytest.raises(TrainingError, match=r"text\.train"):
-        train(tmp_path / "a", lm=TINY, text=LmTextOptions(), training=once)
+        train(tmp_path / "a", lm=TINY, text=TextOptions(), training=once)
     train(tmp_path / "a", lm=TINY, text=text, training=once)
     with pytest.raises(AsrError, match=r"last\.pt: not the state of this network"):
         train(tmp_path / "a", lm=LmOptions(width=3), text=text, training=once)
@@ -332,7 +332,7 @@ def test_lm_commands_have_help_with_an_example(command: str) -> None:
 
 def test_a_state_of_other_words_is_refused_though_they_are_as_many(tmp_path: Path) -> None:
     def run(*lines: str) -> Path:
-        text = LmTextOptions(train=(str(_lines(tmp_path / "t.txt", *lines)),))
+        text = TextOptions(train=(str(_lines(tmp_path / "t.txt", *lines)),))
         lm = LmOptions(words=2, embedding=8, width=8)
         return train(tmp_path / "a", lm=lm, text=text, training=LmTrainingOptions(max_steps=1))
 

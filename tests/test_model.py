@@ -177,24 +177,6 @@ def test_log_probs_name_characters_and_eos_alone() -> None:
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2))
 
 
-@pytest.mark.parametrize("input_feeding", [False, True])
-@torch.no_grad()
-def test_text_without_speech_is_what_the_decoder_says_with_nothing_to_look_at(
-    input_feeding: bool,
-) -> None:
-    model = tiny_model(input_feeding=input_feeding)
-    memory = model.encode(*padded(random_features(20, 8)))
-    silent = dataclasses.replace(memory, values=torch.zeros_like(memory.values))
-    rows = random_tokens(5, 2)
-    inputs, targets = decoder_inputs_and_targets(*padded(rows, TOKENIZER.pad))
-    log_probs, _ = model.decoder.teacher_forced(inputs, silent)
-    valid = targets != TOKENIZER.pad
-    expected = -log_probs.gather(2, targets[..., None])[..., 0][valid].sum()
-    sentences = torch.cat([inputs, targets[:, -1:]], 1)
-    sentences[:, 1:] = targets
-    close(model.decoder.text_nats(sentences), expected)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_selected_rows_go_on_as_in_their_own_batch(kind: str) -> None:

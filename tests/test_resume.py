@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from trainings import (
@@ -20,7 +19,6 @@ from trainings import (
     config,
     losses,
     make_manifest,
-    make_text,
     rows,
     run,
     same_weights,
@@ -34,11 +32,6 @@ from asr.training import loop, validation
 STEPS = 12
 WHOLE = {"training": {"max_steps": STEPS, "cooldown": 0.4, "validate_every": 5}}
 Stop = Callable[[int], None]
-
-
-def everything(manifest_path: Path) -> dict[str, dict[str, Any]]:
-    """All that draws random numbers or takes batches in turn, text included."""
-    return EVERYTHING | make_text(manifest_path.parent)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +51,7 @@ def manifest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tmp_path_factory: pytest.TempPathFactory, manifest_path: Path) -> Path:
     """The output folder of STEPS steps without a stop, with everything on that draws random numbers."""
     output = tmp_path_factory.mktemp("whole")
-    return run(output, config(manifest_path, everything(manifest_path), WHOLE, dev=True))
+    return run(output, config(manifest_path, EVERYTHING, WHOLE, dev=True))
 
 
 @pytest.fixture
@@ -88,7 +81,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Stop:
 def test_k_steps_and_resume_and_k_steps_equal_2k_steps(
     tmp_path: Path, manifest_path: Path, whole: Path, stop_after: Stop, steps: int
 ) -> None:
-    recipe = config(manifest_path, everything(manifest_path), WHOLE, dev=True)
+    recipe = config(manifest_path, EVERYTHING, WHOLE, dev=True)
     stop_after(steps)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, recipe)
@@ -108,11 +101,11 @@ def test_k_steps_and_resume_and_k_steps_equal_2k_steps(
 def test_the_same_seed_gives_the_same_losses(
     tmp_path: Path, manifest_path: Path, whole: Path
 ) -> None:
-    again = run(tmp_path / "again", config(manifest_path, everything(manifest_path), WHOLE))
+    again = run(tmp_path / "again", config(manifest_path, EVERYTHING, WHOLE))
     assert losses(again) == losses(whole)
     assert same_weights(state(again), state(whole))
     seed = {"training": {"seed": 2}}
-    other = run(tmp_path / "other", config(manifest_path, everything(manifest_path), WHOLE, seed))
+    other = run(tmp_path / "other", config(manifest_path, EVERYTHING, WHOLE, seed))
     assert losses(other)[0] != losses(whole)[0]
 
 
@@ -120,7 +113,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
     tmp_path: Path, manifest_path: Path, whole: Path
 ) -> None:
     every_step = {"training": {"save_minutes": 0}}
-    recipe = config(manifest_path, everything(manifest_path), WHOLE, every_step)
+    recipe = config(manifest_path, EVERYTHING, WHOLE, every_step)
     process = start_process(tmp_path, Job(tmp_path, recipe, step_seconds=0.1))
     _wait_for_step(tmp_path, 4, process)
     process.kill()

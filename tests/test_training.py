@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from models import tiny_model
-from trainings import config, losses, make_manifest, make_text, rows, run, same_weights, state
+from trainings import config, losses, make_manifest, rows, run, same_weights, state
 
 from asr import checkpoint, devices, manifest
 from asr.errors import TrainingError
@@ -18,7 +18,6 @@ from asr.evaluate import evaluate
 from asr.manifest import Utterance
 from asr.model import Losses
 from asr.recognizer import load
-from asr.texts import encoded, padded
 from asr.training import loop, validation
 from asr.training import run as training_run
 from asr.training.validation import Validation, spread
@@ -61,24 +60,6 @@ def test_a_tiny_model_memorises_four_utterances_in_seconds(tmp_path: Path) -> No
     result = evaluate(load(tmp_path / "out" / "model.pt", beam_size=1), manifest.read(path))
     assert [row.hypothesis for row in result.rows] == [row.reference for row in result.rows]
     assert result.diagonality > 0.8
-
-
-def test_the_decoder_learns_a_text_that_no_one_has_read_aloud(
-    tmp_path: Path, manifest_path: Path
-) -> None:
-    steps, text = {"training": {"max_steps": 60}}, make_text(tmp_path)
-    found = {}
-    for name, changes in {"with": (LEARNS, steps, text), "without": (LEARNS, steps)}.items():
-        output = run(tmp_path / name, config(manifest_path, *changes))
-        trained = checkpoint.load(output / "model.pt")
-        sentences = padded([encoded(trained.tokenizer, "abcd and so on")])
-        found[name] = trained.model.eval().decoder.text_nats(sentences).item()
-    assert found["with"] < 15  # nats, of 14 characters and the end
-    assert found["without"] > 30
-    weightless = {"training": {"text": 0.0}}
-    output = run(tmp_path / "0", config(manifest_path, LEARNS, steps, text, weightless))
-    same = run(tmp_path / "1", config(manifest_path, LEARNS, steps))
-    assert losses(output) == losses(same)
 
 
 def test_validation_wer_in_training_equals_evaluate_with_the_saved_model(

@@ -178,27 +178,6 @@ def test_transcripts_that_hold_a_sentence_of_a_test_set_are_refused_with_the_pla
     assert (run(tmp_path / "good", recipe) / "model.pt").exists()
 
 
-def test_text_that_holds_a_sentence_of_a_test_set_is_refused_with_the_place(
-    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sentence = "it was on a dreary night of november"
-    text, test = tmp_path / "book.txt", tmp_path / "test.jsonl"
-    text.write_text(f"one of the lines\n{sentence}\n")
-    manifest.write(test, [replace(manifest.read(manifest_path)[0], text=sentence)])
-    for place in ("exclude", "dev"):
-        recipe = config(
-            manifest_path, {"data": {place: [str(test)]}, "text": {"train": [str(text)]}}
-        )
-        message = _message(tmp_path / "out", recipe)
-        assert message.startswith("1 of 2 sentences hold text that is kept out")
-        assert f"{text}:2 has {test}:1" in message
-    skip = {"text": {"train": [str(text)], "skip": ["book.txt:2-2"]}}
-    run(tmp_path / "good", config(manifest_path, {"data": {"exclude": [str(test)]}}, skip))
-    assert "text: 1 sentences, 4 words" in capsys.readouterr().err
-    gone = config(manifest_path, {"text": {"train": [str(tmp_path / "gone.txt")]}})
-    assert f"{tmp_path / 'gone.txt'}: cannot read text" in _message(tmp_path / "none", gone)
-
-
 def test_no_manifest_or_a_missing_one_is_one_clear_error(
     tmp_path: Path, manifest_path: Path
 ) -> None:

@@ -56,15 +56,6 @@ def make_manifest(folder: Path, utterances: int = 6, seed: int = 0) -> Path:
     return path
 
 
-def make_text(folder: Path, count: int = 7) -> dict[str, dict[str, Any]]:
-    """A text in `folder`, as the table of a recipe that learns from it, a few sentences a step."""
-    path = folder / "text.txt"
-    path.write_text(
-        "".join(f"{'abcdefg'[: n + 1]} and so on\n" for n in range(count)), encoding="utf-8"
-    )
-    return {"text": {"train": [str(path)], "batch_tokens": 64}}
-
-
 def config(train: Path, *changes: dict[str, dict[str, Any]], dev: bool = False) -> Config:
     """A tiny training on a manifest, its features cached beside it; `changes` are tables over TINY, the last wins."""
     data = {"train": [str(train)], "dev": [str(train)] if dev else []}
@@ -81,7 +72,6 @@ def run(output: Path, recipe: Config, **arguments: Any) -> Path:
         output,
         model=recipe.model,
         data=recipe.data,
-        text=recipe.text,
         training=recipe.training,
         features=recipe.features,
         augmentation=recipe.augment,

@@ -49,7 +49,6 @@ def train(
         folder,
         model=options.model,
         data=options.data,
-        text=options.text,
         training=options.training,
         features=options.features,
         augmentation=options.augment,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from asr.decoding.words import WordModel
 from asr.model.lm import LanguageModel
-from asr.texts import encoded, padded
 from asr.tokenizer import Tokenizer, WordTokenizer
 
 BATCH_LOG_PROBS = 4_000_000  # at once
@@ -82,6 +82,17 @@ def of_lstm(
         begin += size
     count = sum(row.count(unknown) for row in rows) if unknown is not None else 0
     return Perplexity(*_sizes(sentences), nats, count, unknown_nats)
+
+
+def encoded(tokenizer: Tokenizer | WordTokenizer, sentence: str) -> list[int]:
+    """A sentence as the model sees it: sos, its characters or words, eos."""
+    return [Tokenizer.sos, *tokenizer.encode(sentence), Tokenizer.eos]
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Encoded sentences in one tensor (N, L), filled up with pad."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[Tokenizer.pad] * (longest - len(row))] for row in rows])
 
 
 def _sizes(sentences: Sequence[str]) -> tuple[int, int, int]:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from asr import leaks, sentences
+from asr.batching import epoch_batches
 from asr.devices import checked_device, trains_in_bf16
 from asr.errors import TrainingError
-from asr.language.perplexity import of_lstm
+from asr.language.perplexity import encoded, of_lstm, padded
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
 from asr.model.lm import CharacterLm, LanguageModel, LmOptions, WordLm
-from asr.texts import TextOptions, encoded, padded, text_batches
+from asr.options import check_range
 from asr.tokenizer import Tokenizer, WordTokenizer
 from asr.training import state
 from asr.training.interrupt import alone_in, on_interrupt
@@ -37,11 +38,17 @@ from asr.training.schedule import (
 
 
 @dataclass(frozen=True)
-class LmTextOptions(TextOptions):
-    """What a language model learns from and is measured on."""
+class TextOptions:
+    """What a language model learns from and is measured on: texts (.gz or not) or manifests."""
 
+    train: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
     dev: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()  # training text that holds text of these, or of dev, is refused
+    batch_tokens: int = 4000  # characters or words of a step, padding included
+
+    def __post_init__(self) -> None:
+        check_range(self, "text", ("batch_tokens",), 1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def train(
     output: str | Path,
     *,
     lm: LmOptions,
-    text: LmTextOptions,
+    text: TextOptions,
     training: LmTrainingOptions,
     resume: bool = True,
     device: str = "cpu",
@@ -107,7 +114,7 @@ def _prepare(
     output: Path,
     monitor: Monitor,
     lm: LmOptions,
-    text: LmTextOptions,
+    text: TextOptions,
     training: LmTrainingOptions,
     device: torch.device,
 ) -> _Run:
@@ -151,7 +158,7 @@ def _new_model(lm: LmOptions, texts: list[str], seed: int) -> tuple[TrainedLm, l
 
 def _restore(
     run: _Run,
-    text: LmTextOptions,
+    text: TextOptions,
     training: LmTrainingOptions,
     resume: bool,
 ) -> None:
@@ -159,9 +166,7 @@ def _restore(
 
     def back(progress: Progress) -> bool:
         return goes_back(
-            progress,
-            training,
-            len(text_batches(run.rows, text, seed=training.seed, epoch=progress.epoch)),
+            progress, training, len(_batches(run, text, training.seed, progress.epoch))
         )
 
     tokens = run.trained.tokenizer.to_dict()
@@ -178,12 +183,23 @@ def _restore(
     run.monitor.begin(run.progress.step)
 
 
+def _batches(run: _Run, text: TextOptions, seed: int, epoch: int) -> list[list[int]]:
+    """The rows of each batch of an epoch."""
+    batches = epoch_batches(
+        [[len(row)] for row in run.rows],
+        batch_frames=text.batch_tokens,
+        seed=seed,
+        epoch=epoch,
+    )
+    return [[index for index, _ in batch] for batch in batches]
+
+
 def _loop(
-    run: _Run, text: LmTextOptions, training: LmTrainingOptions, interrupted: Callable[[], bool]
+    run: _Run, text: TextOptions, training: LmTrainingOptions, interrupted: Callable[[], bool]
 ) -> None:
     progress = run.progress
     saved = clock = time.monotonic()
-    batches = text_batches(run.rows, text, seed=training.seed, epoch=progress.epoch)
+    batches = _batches(run, text, training.seed, progress.epoch)
     while True:
         if plan_end(progress, training, len(batches)):
             run.save(state.PLATEAU)
@@ -191,7 +207,7 @@ def _loop(
             break
         if progress.batch >= len(batches):
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            batches = text_batches(run.rows, text, seed=training.seed, epoch=progress.epoch)
+            batches = _batches(run, text, training.seed, progress.epoch)
         rate = learning_rate(progress, training)
         for parameters in run.optimizer.param_groups:
             parameters["lr"] = rate
@@ -285,7 +301,7 @@ def _measure(run: _Run, trained: TrainedLm) -> dict[str, float]:
     return {"character": found.per_character, "word": found.per_word}
 
 
-def _finish(run: _Run, text: LmTextOptions, training: LmTrainingOptions) -> None:
+def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
     """Save the state, and as the final model the better on dev of: the last and the best."""
     run.save(state.LAST)
     candidates = {"last": run.trained}

@@ -115,24 +115,6 @@ class Decoder(nn.Module):
             tokens = torch.cat([tokens[:, :1], torch.where(chosen, guesses, tokens[:, 1:])], 1)
         return self._forced(tokens, memory)
 
-    def text_nats(self, tokens: Tensor) -> Tensor:
-        """Minus the log-probability of sentences (N, L) that begin with sos and are filled up with pad, summed.
-
-        The context is zeros instead of what was attended to, so that speech is not needed: as a language model the
-        decoder learns from any text (internal language model training, Meng et al. 2021).
-        """
-        embedded = self.dropout(self.embed(tokens[:, :-1]))
-        width = self.readout.in_features - self.options.width
-        contexts = embedded.new_zeros(*embedded.shape[:2], width)
-        fed = torch.cat([embedded, contexts], -1) if self.options.input_feeding else embedded
-        queries, _ = self.rnn(fed)
-        return nn.functional.nll_loss(
-            self.log_probs(queries, contexts).flatten(0, 1),
-            tokens[:, 1:].flatten(),
-            ignore_index=Tokenizer.pad,
-            reduction="sum",
-        )
-
     def _forced(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         embedded = self.dropout(self.embed(tokens))
         forced = self._forced_by_steps if self.options.input_feeding else self._forced_at_once

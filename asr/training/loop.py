@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from asr.batching import Batch, DataOptions
 from asr.errors import TrainingError
 from asr.features import FeatureOptions
 from asr.model import Losses, ModelOptions
-from asr.texts import TextOptions, padded
 from asr.training import distributed, state
 from asr.training.interrupt import alone_in, on_interrupt, terminable
 from asr.training.monitor import Monitor
@@ -32,7 +31,6 @@ from asr.training.schedule import (
 )
 
 MAX_SKIPPED_IN_A_ROW = 20
-NO_TEXT = TextOptions()
 SUMS = ("attention", "ctc", "guide", "phonemes", "targets", "total")  # of Losses, for the log
 
 
@@ -44,7 +42,6 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
     training: TrainingOptions,
     features: FeatureOptions,
     augmentation: AugmentOptions,
-    text: TextOptions = NO_TEXT,
     resume: bool = True,
     initial: str | Path | None = None,
     device: str = "cpu",
@@ -73,7 +70,6 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
                 place,
                 monitor,
                 data=data,
-                text=text,
                 training=training,
                 augmentation=augmentation,
             )
@@ -162,10 +158,8 @@ def _step(
     seed = (training.seed * 1_000_003 + progress.step) * 1009 + run.place.rank
     torch.manual_seed(seed)  # dropout and masks follow from the step: a resumed run repeats them
     generator = torch.Generator().manual_seed(seed)
-    sentences = _sentences(run, training)
-    targets, text_targets, seconds = distributed.total(
+    targets, seconds = distributed.total(
         sum(int((batch.token_lengths + 1).sum()) for batch in group),
-        sum(len(row) - 1 for row in sentences),
         sum(batch.seconds for batch in group),
     )
     progress.audio_seconds += seconds
@@ -185,10 +179,6 @@ def _step(
         sums = {name: sums[name] + value for name, value in zip(SUMS, values, strict=True)}
         if not math.isfinite(sum(values)):
             suspects.append(batch)
-    if sentences:
-        text = _text_nats(run, sentences) / text_targets
-        (training.text * text).backward()
-        sums["text"] = float(text.detach()) * targets  # the log divides by them
     distributed.add_gradients(run.model)
     norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
     run.monitor.add(audio_seconds=sum(batch.seconds for batch in group))
@@ -222,19 +212,6 @@ def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOp
             batch.phoneme_lengths.to(device),
         )
     return losses
-
-
-def _sentences(run: Run, training: TrainingOptions) -> list[Sequence[int]]:
-    """What a step learns from without speech, the share of this process; nothing while CTC learns alone."""
-    if run.texts is None or run.progress.step < training.ctc_alone_steps:
-        return []
-    return run.place.share(run.texts.batch(run.progress.step))
-
-
-def _text_nats(run: Run, sentences: Sequence[Sequence[int]]) -> torch.Tensor:
-    device = run.place.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
-        return run.model.decoder.text_nats(padded(sentences).to(device))
 
 
 def _validate(run: Run, training: TrainingOptions) -> None:

@@ -13,7 +13,7 @@ from asr.training import distributed
 from asr.training.schedule import Progress
 
 METRICS = "metrics.jsonl"
-LOSSES = ("attention", "ctc", "guide", "phonemes", "text")
+LOSSES = ("attention", "ctc", "guide", "phonemes")
 SUMS = (*LOSSES, "targets", "gradient_norm", "steps", "audio_seconds")
 
 

@@ -17,7 +17,6 @@ from asr.files import atomic_write
 from asr.manifest import Utterance
 from asr.model import ModelOptions, Seq2Seq
 from asr.text import normalise
-from asr.texts import TextOptions, Texts, encoded
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
 from asr.training.monitor import Monitor
@@ -38,7 +37,6 @@ class Run:
     optimizer: Optimizer
     progress: Progress
     data: TrainingSet
-    texts: Texts | None  # what the decoder learns from without speech
     validation: Validation
     monitor: Monitor
     output: Path
@@ -84,20 +82,16 @@ def prepare(
     monitor: Monitor,
     *,
     data: DataOptions,
-    text: TextOptions,
     training: TrainingOptions,
     augmentation: AugmentOptions,
 ) -> Run:
     """Read everything that training needs, with no progress yet."""
     check_end(training, validates=bool(data.dev))
-    texts = _load_texts(text, data, trained.tokenizer, monitor, training.seed)
     validation = Validation(data.dev, training.validate_utterances, place.device)
     examples = _load_in_turn(data, trained, augmentation, monitor, place)
     optimizer = build_optimizer(trained.model, training.optimizer)
     bf16 = uses_bf16(training.precision, trained.model, place.device)
-    return Run(
-        trained, optimizer, Progress(), examples, texts, validation, monitor, output, place, bf16
-    )
+    return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place, bf16)
 
 
 def uses_bf16(precision: str, model: Seq2Seq, device: torch.device) -> bool:
@@ -146,19 +140,6 @@ def restore(
     if run.writes:
         state.forget_after(run.output, run.progress.step)
     run.monitor.begin(run.progress.step)
-
-
-def _load_texts(
-    text: TextOptions, data: DataOptions, tokenizer: Tokenizer, monitor: Monitor, seed: int
-) -> Texts | None:
-    """The sentences of text.train; refused is what holds a sentence of data.dev or data.exclude."""
-    if not text.train:
-        return None
-    found = sentences.read(text.train, text.skip)
-    leaks.refuse(found, sentences.read(dict.fromkeys((*data.dev, *data.exclude))))
-    words = sum(len(sentence.text.split()) for sentence in found)
-    monitor.say(f"text: {len(found)} sentences, {words} words")
-    return Texts([encoded(tokenizer, sentence.text) for sentence in found], text, seed)
 
 
 def _load_in_turn(

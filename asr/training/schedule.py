@@ -59,9 +59,6 @@ class TrainingOptions(ScheduleOptions):
     phonemes: float = (
         0.3  # weight of the phonemes' loss, where the model has such a head (model.phonemes)
     )
-    text: float = (
-        0.5  # weight of the loss of text without speech, where the recipe has any (text.train)
-    )
     ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
