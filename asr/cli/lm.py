@@ -53,6 +53,7 @@ def ngram(
     from asr.ngram import NgramOptions, build, save
 
     options = NgramOptions(order, vocabulary, max_ngrams)
+    known = sentences.read_words(words) if words is not None else []
     found = sentences.read(texts, skip or [])
     if exclude:
         leaks.refuse(found, sentences.read(exclude))
@@ -60,7 +61,6 @@ def ngram(
         note("nothing is kept out of the model: --exclude names dev and test manifests")
     count = sum(len(sentence.text.split()) for sentence in found)
     note(f"{len(found)} sentences, {count} words")
-    known = sentences.read_words(words) if words is not None else []
     model = build([sentence.text for sentence in found], options, known)
     save(output, model)
     counts = ", ".join(f"{count} {n}-grams" for n, count in enumerate(model.counts, 1))
