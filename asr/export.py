@@ -1,9 +1,9 @@
 """A trained model to ONNX and back, to 8 bits, and to the engine that shall run it.
 
-An exported model is a folder: encoder.onnx, step.onnx, with a CTC head ctc.onnx, and model.json with the sizes, the
-characters, the features and what is known about the model; search.toml and what it names, where there is a default
-search. Log-mel features stay in asr.features: they are computed
-by the same code for every engine, and cost a tenth of the encoder.
+An exported model is a folder: encoder.onnx, step.onnx, for CTC heads ctc.onnx and phonemes.onnx, and model.json with
+sizes, characters, features and what is known about the model; search.toml and what it names, where there is a default
+search. Log-mel features stay in asr.features: they are computed by the same code for every engine, and cost a
+tenth of the encoder.
 """
 
 import copy
@@ -237,12 +237,15 @@ def _refuse_different(found: Comparison, int8: bool) -> None:
 
 
 def _log_probs(model: Seq2Seq, memory: Memory, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Log probabilities of CTC's valid frames and of the decoder when it is fed with `texts`, padding left out."""
+    """Log probabilities of the CTC heads' valid frames and of the decoder fed with `texts`, padding left out."""
     found = []
     ctc = model.ctc_log_probs(memory)
     if ctc is not None:
         counts = (memory.lengths * model.ctc_factor).tolist()
         found += [row[:count] for row, count in zip(ctc, counts, strict=True)]
+    heard = model.phoneme_log_probs(memory)
+    if heard is not None:
+        found += [row[:count] for row, count in zip(heard[0], heard[1].tolist(), strict=True)]
     state = model.initial_state(memory)
     given = pad_sequence([torch.tensor([Tokenizer.sos, *text]) for text in texts], True)
     for position, column in enumerate(given.unbind(1)):
@@ -318,4 +321,5 @@ def _quantised_encoder(model: Seq2Seq) -> Seq2Seq:
         warnings.filterwarnings("ignore", "(?s).*deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "(?s).*deprecated", UserWarning)
         found.encoder = quantize_dynamic(found.encoder, kinds, dtype=torch.qint8)
+        found.phoneme_layers = quantize_dynamic(found.phoneme_layers, kinds, dtype=torch.qint8)
     return found

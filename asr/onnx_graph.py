@@ -1,4 +1,4 @@
-"""A network in, its ONNX graphs out: encoder, CTC head and one decoder step, with free batch and time axes.
+"""A network in, its ONNX graphs out: encoder, CTC heads and one decoder step, with free batch and time axes.
 
 The graphs are written node by node: torch's own exporters unroll recurrent layers or are about to be removed, while
 ONNX has the recurrent layers of this package as single operators that respect `sequence_lens` in both directions.
@@ -19,10 +19,12 @@ from asr.tokenizer import Tokenizer
 
 
 def graphs(model: Seq2Seq) -> dict[str, Any]:
-    """The network's graphs by name: encoder, step, and ctc where it has that head; float32, as onnx.ModelProto."""
+    """The graphs by name: encoder, step, and ctc and phonemes where it has those heads; float32, as onnx.ModelProto."""
     found = {"encoder": _encoder(model), "step": _step(model)}
     if model.ctc is not None:
         found["ctc"] = _ctc(model, model.ctc)
+    if model.phonemes is not None:
+        found["phonemes"] = _phonemes(model, model.phonemes)
     return found
 
 
@@ -32,7 +34,10 @@ def _rnn_weights(rnn: nn.RNNBase, layer: int = 0) -> list[Tensor]:
 
 
 def _encoder(model: Seq2Seq) -> Any:
-    """Features (B, T, M) and lengths (B,) to values (B, U, D), lengths (B,) and keys (B, U, A)."""
+    """Features (B, T, M) and lengths (B,) to values (B, U, D), lengths (B,), keys (B, U, A) and the first layer's.
+
+    Keys are left out where the attention has none, what the first layer gives where no phonemes are heard.
+    """
     graph, encoder = Graph(), model.encoder
     features = graph.input("features", np.float32, ["batch", "frames", model.n_mels])
     lengths = graph.input("feature_lengths", np.int64, ["batch"])
@@ -50,15 +55,20 @@ def _encoder(model: Seq2Seq) -> Any:
     values = graph.op("Reshape", values, graph.ints(0, 0, encoder.subsample.project.in_features))
     values = graph.linear(values, encoder.subsample.project)
     values = graph.norm(values, encoder.subsample.norm)
+    levels = []
     for layer in encoder.layers:
         assert isinstance(layer, EncoderLayer)
         values, lengths = _layer(graph, layer, values, lengths)
+        levels.append((values, lengths))
     width = 2 * encoder.options.width
     graph.output(values, "values", np.float32, ["batch", "steps", width])
     graph.output(lengths, "lengths", np.int64, ["batch"])
     if hasattr(model.decoder.attention, "key"):
         keys = graph.linear(values, model.decoder.attention.key)
         graph.output(keys, "keys", np.float32, ["batch", "steps", "key"])
+    if model.phonemes is not None:
+        graph.output(levels[0][0], "first", np.float32, ["batch", "first_steps", width])
+        graph.output(levels[0][1], "first_lengths", np.int64, ["batch"])
     return graph.finish("encoder")
 
 
@@ -102,6 +112,19 @@ def _ctc(model: Seq2Seq, head: nn.Linear) -> Any:
     log_probs = graph.op("LogSoftmax", logits, axis=-1)
     graph.output(log_probs, "log_probs", np.float32, ["batch", "frames", model.vocabulary])
     return graph.finish("ctc")
+
+
+def _phonemes(model: Seq2Seq, head: nn.Linear) -> Any:
+    """First (B, F, D) and first_lengths (B,) to phoneme log_probs (B, F, P)."""
+    graph = Graph()
+    values = graph.input("first", np.float32, ["batch", "frames", head.in_features])
+    lengths = graph.input("first_lengths", np.int64, ["batch"])
+    for layer in model.phoneme_layers:
+        assert isinstance(layer, EncoderLayer)
+        values, lengths = _layer(graph, layer, values, lengths)
+    log_probs = graph.op("LogSoftmax", graph.linear(values, head), axis=-1)
+    graph.output(log_probs, "log_probs", np.float32, ["batch", "frames", head.out_features])
+    return graph.finish("phonemes")
 
 
 def _step(model: Seq2Seq) -> Any:

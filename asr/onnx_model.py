@@ -1,4 +1,4 @@
-"""An exported network that stands in for `Seq2Seq` in every search: ONNX graphs in, the same four methods out.
+"""An exported network that stands in for `Seq2Seq` in every search: ONNX graphs in, the same methods out.
 
 ONNX Runtime does the arithmetic, torch tensors go in and out, and memory and state are the same values as in eager
 mode, so that search, alignment and recognizer need not know which engine they use.
@@ -20,7 +20,7 @@ from asr.model.seq2seq import ctc_factor
 
 
 class OnnxModel(Seq2Seq):
-    """`encode`, `initial_state`, `step` and `ctc_log_probs` of an exported network, on the CPU; not for training."""
+    """`encode`, `initial_state`, `step` and both heads of an exported network, on the CPU; not for training."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class OnnxModel(Seq2Seq):
         hop_seconds: float,
         threads: int | None = None,
     ) -> None:
-        """Open the graphs encoder, step and, with a CTC head, ctc; `threads` None is as many as torch uses.
+        """Open the graphs encoder, step, ctc and phonemes, as it has these heads; `threads` None is as torch.
 
         Raises ConfigError without onnxruntime, CheckpointError if a graph is missing or damaged.
         """
@@ -44,18 +44,23 @@ class OnnxModel(Seq2Seq):
         self.ctc_factor = ctc_factor(self.frame_seconds)
         # A search asks whether there is a head; what it computes is in the graph.
         self.ctc = cast(nn.Linear, nn.Identity()) if options.ctc else None
+        self.phonemes = cast(nn.Linear, nn.Identity()) if options.phonemes else None
         count = torch.get_num_threads() if threads is None else threads
-        needed = ("encoder", "step", *(("ctc",) if options.ctc else ()))
+        heads = {"ctc": options.ctc, "phonemes": options.phonemes}
+        needed = ("encoder", "step", *(name for name, there in heads.items() if there))
         self.sessions = {name: _session(name, graphs, count) for name in needed}
+        self.encoder_outputs = [item.name for item in self.sessions["encoder"].get_outputs()]
         self.step_inputs = [item.name for item in self.sessions["step"].get_inputs()]
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
         """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
         given = {"features": _array(features), "feature_lengths": _array(feature_lengths)}
-        values, lengths, *keys = self._run("encoder", given)
+        found = dict(zip(self.encoder_outputs, self._run("encoder", given), strict=True))
+        values, lengths = found["values"], found["lengths"]
         # The attention `fixed` compares nothing and has no keys.
-        key = keys[0] if keys else values[:, :, :0]
-        return Memory(values, lengths, key, length_mask(lengths, values.shape[1]))
+        keys = found.get("keys", values[:, :, :0])
+        mask = length_mask(lengths, values.shape[1])
+        return Memory(values, lengths, keys, mask, found.get("first"), found.get("first_lengths"))
 
     def initial_state(self, memory: Memory) -> State:
         """The decoder's state before the first token."""
@@ -88,6 +93,13 @@ class OnnxModel(Seq2Seq):
         if "ctc" not in self.sessions:
             return None
         return self._run("ctc", {"values": _array(memory.values)})[0]
+
+    def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor] | None:
+        """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
+        if "phonemes" not in self.sessions or memory.first is None or memory.first_lengths is None:
+            return None
+        given = {"first": _array(memory.first), "first_lengths": _array(memory.first_lengths)}
+        return self._run("phonemes", given)[0], memory.first_lengths
 
     def _run(self, name: str, given: dict[str, NDArray[Any]]) -> list[Tensor]:
         return [torch.from_numpy(found) for found in self.sessions[name].run(None, given)]

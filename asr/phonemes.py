@@ -1,9 +1,11 @@
-"""English text in, phonemes out: labels of an auxiliary loss that helps the encoder to begin hearing.
+"""English text in, phonemes out: what a CTC head over phonemes learns, and what the words of a search sound like.
 
-The pronunciations are CMUdict's (http://www.speech.cs.cmu.edu/cgi-bin/cmudict, BSD) as the package pocketsphinx ships
-them. Only training needs them, and only with model.phonemes.
+The pronunciations that training needs are CMUdict's (http://www.speech.cs.cmu.edu/cgi-bin/cmudict, BSD) as the package
+pocketsphinx ships them. A search has a dictionary of its own, in the same form.
 """
 
+import gzip
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +18,8 @@ SYMBOLS = (
     *("K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH"),
 )  # fmt: skip
 SIZE = 2 + len(SYMBOLS)
+GZIP = b"\x1f\x8b"
+COMMENT = ";;;"
 
 
 def encode(text: str) -> tuple[int, ...]:
@@ -23,19 +27,47 @@ def encode(text: str) -> tuple[int, ...]:
 
     Raises ConfigError where the dictionary is not installed.
     """
-    dictionary = _dictionary()
-    return tuple(p for word in text.split() for p in dictionary.get(word, (UNKNOWN,)))
+    known = dictionary()
+    return tuple(p for word in text.split() for p in known.get(word, (UNKNOWN,)))
+
+
+def load(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Read a pronouncing dictionary, gzip or plain: a word and its phonemes a line, as CMUdict has them.
+
+    Stress is left out. The first of a word's pronunciations counts; those that CMUdict numbers, as read(2), do not.
+    Raises ConfigError naming the file, and the line where it is one.
+    """
+    try:
+        content = Path(path).read_bytes()
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or "neither gzip nor UTF-8 text"
+        raise ConfigError(f"{path}: cannot read pronunciations: {reason}") from error
+    ids = {symbol: i for i, symbol in enumerate(SYMBOLS, 2)}
+    found: dict[str, tuple[int, ...]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        word, *symbols = line.split() or [COMMENT]
+        if word.startswith(COMMENT) or word.endswith(")"):
+            continue
+        try:
+            spoken = tuple(ids[symbol.rstrip("012")] for symbol in symbols)
+        except KeyError as error:
+            raise ConfigError(
+                f"{path}:{number}: {error} is no phoneme of CMUdict: allowed are {', '.join(SYMBOLS)}"
+            ) from error
+        if not spoken:
+            raise ConfigError(f"{path}:{number}: {word!r} has no phonemes")
+        found.setdefault(word.lower(), spoken)
+    return found
 
 
 @cache
-def _dictionary() -> dict[str, tuple[int, ...]]:
+def dictionary() -> dict[str, tuple[int, ...]]:
+    """CMUdict, as the package pocketsphinx ships it. Raises ConfigError where that is not installed."""
     try:
         import pocketsphinx
     except ImportError as error:
         raise ConfigError(
             "model.phonemes needs the pronunciations of the package pocketsphinx: pip install pocketsphinx"
         ) from error
-    path = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))
-    ids = {symbol: i for i, symbol in enumerate(SYMBOLS, 2)}
-    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return {word: tuple(ids[symbol] for symbol in symbols) for word, *symbols in lines}
+    return load(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))

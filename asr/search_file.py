@@ -28,6 +28,7 @@ class SearchFile:
     lm: str | None = None  # character language model, as asr.lm_checkpoint saves it
     ngram: str | None = None  # word n-gram model, ARPA or this project's binary
     word_lm: str | None = None  # word LSTM beside the n-grams, as asr.lm_checkpoint saves it
+    pronunciations: str | None = None  # of words, as asr.phonemes reads them
     calibration: str | None = None  # of word confidence, as asr.confidence saves it
 
 
@@ -58,6 +59,12 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
         word_lm = load_lm(path.parent / found.word_lm, "words")
         names = {**search.names, "word_lm": content_name(path.parent / found.word_lm)}
         search = replace(search, word_lm=word_lm, names=names)
+    if found.pronunciations is not None:
+        from asr import phonemes
+
+        spoken = phonemes.load(path.parent / found.pronunciations)
+        names = {**search.names, "pronunciations": content_name(path.parent / found.pronunciations)}
+        search = replace(search, pronunciations=spoken, names=names)
     if found.calibration is None:
         return search, None
     return search, load_calibration(path.parent / found.calibration)
@@ -72,7 +79,7 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
     if not path.exists():
         return
     found, lines = read(path), []
-    for key in ("lm", "ngram", "word_lm", "calibration"):
+    for key in ("lm", "ngram", "word_lm", "pronunciations", "calibration"):
         name = getattr(found, key)
         if name is not None:
             target = Path(folder) / Path(name).name

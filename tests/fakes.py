@@ -11,6 +11,7 @@ from torch import Tensor
 from asr.decoding.hypothesis import rank_score
 from asr.decoding.options import DecodingOptions
 from asr.model.memory import Memory, length_mask
+from asr.phonemes import SIZE
 from asr.tokenizer import Tokenizer
 
 SLOTS = 997
@@ -151,10 +152,10 @@ def brute_force(
 
 
 class JointToy(ToyModel):
-    """A toy model with CTC log probabilities, drawn once for each utterance."""
+    """A toy model with log probabilities of CTC and of phonemes, drawn once for each utterance."""
 
     ctc_factor = 2
-    ctc = "a head"
+    ctc = phonemes = "a head"
 
     def __init__(self, tokenizer: Tokenizer, *, seed: int = 0, eos_boost: float = 0.0) -> None:
         super().__init__(tokenizer, seed=seed, eos_boost=eos_boost)
@@ -162,6 +163,11 @@ class JointToy(ToyModel):
         logits = 2 * torch.randn(8, 16, tokenizer.size, generator=random)
         logits[..., [tokenizer.pad, tokenizer.sos, tokenizer.eos]] = -torch.inf
         self.frames = logits.log_softmax(-1)
+        self.heard = (2 * torch.randn(8, 24, SIZE, generator=random)).log_softmax(-1)
+
+    def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(B, F, P) and F, 16 frames more than the memory has steps."""
+        return self.heard[memory.values[:, 0, 0].long()], memory.lengths + 16
 
     def ctc_log_probs(self, memory: Memory) -> Tensor:
         """(B, U * 2, V), with noise past the length as an encoder's padding has it."""

@@ -30,12 +30,12 @@ def test_words_have_the_dictionarys_phonemes(text: str, expected: str) -> None:
 
 def test_all_ids_are_within_the_heads_size() -> None:
     pytest.importorskip("pocketsphinx", reason="the pronouncing dictionary is not installed")
-    ids = {i for pronunciation in phonemes._dictionary().values() for i in pronunciation}
+    ids = {i for pronunciation in phonemes.dictionary().values() for i in pronunciation}
     assert ids == set(range(2, SIZE))
 
 
 def test_a_missing_dictionary_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    phonemes._dictionary.cache_clear()
+    phonemes.dictionary.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install pocketsphinx"):
         encode("hello")

@@ -14,6 +14,7 @@ from models import KINDS, padded, random_features, tiny_model
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
+from asr import phonemes
 from asr.decoding import DecodingOptions, Hypothesis, Search, decode, greedy
 from asr.decoding.ctc_prefix import start as ctc_start
 from asr.decoding.hotwords import HotWords
@@ -29,9 +30,11 @@ WEIGHTS = {
     "lm_weight": 0.5,
     "ngram_weight": 0.3,
     "unknown_penalty": 1.5,
+    "phoneme_weight": 0.4,
     "word_bonus": 0.7,
     "hotword_boost": 0.6,
 }
+PRONUNCIATIONS = {"a": (5,), "ab": (5, 6), "aba": (5, 6, 5), "b": (6,), "bb": (6, 7)}
 SHORT = {"max_tokens_per_second": 0.0}  # five tokens
 
 
@@ -42,6 +45,7 @@ def full_search(tokenizer: Tokenizer = TOKENIZER, **options: float) -> Search:
         ToyLm(tokenizer),
         ToyWords(),
         HotWords.build(PHRASES, tokenizer),
+        pronunciations=PRONUNCIATIONS,
     )
 
 
@@ -84,6 +88,12 @@ def words_log_prob(text: str) -> float:
     return total + model.end(state)
 
 
+def phonemes_log_prob(heard: Tensor, text: str) -> float:
+    """Of a text's pronunciation, given phoneme log_probs (T, P) of the utterance alone."""
+    spoken = [p for word in text.split() for p in PRONUNCIATIONS.get(word, (phonemes.UNKNOWN,))]
+    return ctc_log_prob(heard, tuple(spoken))
+
+
 def hot_characters(text: str) -> int:
     return sum(
         len(phrase) * len(re.findall(rf"(?<![^ ])(?={phrase}(?![^ ]))", text)) for phrase in PHRASES
@@ -102,6 +112,9 @@ def expected_parts(
         "ctc": ctc_log_prob(model.ctc_log_probs(memory)[utterance, :frames], tokens),
         "lm": lm_log_prob(ToyLm(TOKENIZER), tokens),
         "ngram": words_log_prob(text),
+        "phonemes": phonemes_log_prob(
+            model.heard[utterance, : memory.lengths[utterance] + 16], text
+        ),
         "words": len(text.split()),
         "hotwords": hot_characters(text),
     }
@@ -110,6 +123,7 @@ def expected_parts(
 def extra(model: JointToy, memory: Memory, utterance: int) -> Callable[[Tensor], Tensor]:
     """What the scorers other than attention add to texts (K, L)."""
     frames = model.ctc_log_probs(memory)[utterance, : 2 * int(memory.lengths[utterance])]
+    heard = model.heard[utterance, : memory.lengths[utterance] + 16]
 
     def added(texts: Tensor) -> Tensor:
         spelled = [TOKENIZER.decode(tokens) for tokens in texts.tolist()]
@@ -117,6 +131,7 @@ def extra(model: JointToy, memory: Memory, utterance: int) -> Callable[[Tensor],
             WEIGHTS["ngram_weight"] * words_log_prob(text)
             + WEIGHTS["word_bonus"] * len(text.split())
             + WEIGHTS["hotword_boost"] * hot_characters(text)
+            + WEIGHTS["phoneme_weight"] * phonemes_log_prob(heard, text)
             for text in spelled
         ]
         ctc = WEIGHTS["ctc_weight"] * ctc_log_probs(frames, texts)
@@ -153,7 +168,7 @@ def test_the_parts_are_the_sums_of_each_scorer() -> None:
             assert h.parts == pytest.approx(expected_parts(model, memory, i, h.tokens), abs=1e-3)
             assert h.parts["attention"] == pytest.approx(sum(h.token_log_probs))
             spoken |= {name for name, value in h.parts.items() if value}
-    assert spoken == {"attention", "ctc", "lm", "ngram", "words", "hotwords"}
+    assert spoken == {"attention", "ctc", "lm", "ngram", "phonemes", "words", "hotwords"}
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
@@ -175,42 +190,22 @@ def test_beam_1_with_every_scorer_takes_the_best_token_at_each_step() -> None:
     memory = model.memory([8])
     (best,) = decode(model, memory, TOKENIZER, full_search(**SHORT))[0]
     letters = range(Tokenizer.first_character, TOKENIZER.size)
-    ctc = ctc_start(model.ctc_log_probs(memory), memory.lengths * 2, 1)
+    scorers = full_search(**SHORT).scorers(model, TOKENIZER)
+    states = {name: scorer.start(memory, 1) for name, (_, scorer) in scorers.items()}
     for n, chosen in enumerate(best.tokens):
-        ctc_scores = ctc.scores[0]
-        prefix, totals = best.tokens[:n], {}
-        hot = HotWords.build(PHRASES, TOKENIZER).start(memory, 1)
-        for token in prefix:
-            hot = hot.advance(torch.tensor([0]), torch.tensor([token]))
+        totals = {}
         for token in (Tokenizer.eos, *letters):
-            sequences = torch.tensor([(*prefix, token)])
+            sequences = torch.tensor([(*best.tokens[:n], token)])
             attention = float(follow_all(model, memory, 0, sequences)[0][0, n])
-            text = TOKENIZER.decode(prefix)
-            before, ended = text.rpartition(" ")[0], text and text[-1] != " "
-            stops = token in (Tokenizer.eos, TOKENIZER.encode(" ")[0])
-            lm = ToyLm(TOKENIZER)
-            state = lm.initial_state(1)
-            for last in (Tokenizer.sos, *prefix):
-                lm_scores, state = lm.step(torch.tensor([last]), state)
-            model_words = ToyWords()
-            ngram, words = 0.0, model_words.start()
-            for word in before.split():
-                words = model_words.score(words, word)[1]
-            if stops and ended:
-                ngram, words = model_words.score(words, text.split()[-1])
-            if token == Tokenizer.eos:
-                ngram += model_words.end(words)
-            totals[token] = (
-                0.6 * attention
-                + 0.4 * float(ctc_scores[token])
-                + 0.5 * float(lm_scores[0, token])
-                + 0.3 * ngram
-                + 0.7 * float(bool(stops and ended))
-                + 0.6 * float(hot.scores[0, token])
+            assert attention == pytest.approx(float(states["attention"].scores[0, token]))
+            totals[token] = sum(
+                scorers[name][0] * float(state.scores[0, token]) for name, state in states.items()
             )
         assert max(totals, key=totals.__getitem__) == chosen
-        ctc = ctc.advance(torch.tensor([0]), torch.tensor([chosen]))
+        step = torch.tensor([0]), torch.tensor([chosen])
+        states = {name: state.advance(*step) for name, state in states.items()}
     assert best.tokens
+    assert len(states) == 7
 
 
 def assert_same(one: list[Hypothesis], other: list[Hypothesis]) -> None:

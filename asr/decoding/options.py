@@ -15,6 +15,7 @@ NOT_NEGATIVE = (
     "ngram_weight",
     "unknown_penalty",
     "word_bonus",
+    "phoneme_weight",
     "hotword_boost",
     "max_tokens_per_second",
 )
@@ -30,6 +31,7 @@ class DecodingOptions:
         S(y) = (1 - ctc_weight) * log P_attention(y, eos) + ctc_weight * log P_ctc(y)
              + lm_weight * log P_lm(y, eos)
              + ngram_weight * (log P_words(words of y, end) - unknown_penalty * (words of y that n-grams do not know))
+             + phoneme_weight * log P_ctc(phonemes of y)
              + word_bonus * (words of y) + hotword_boost * (characters of hot words in y)
         P_words(w) = (1 - word_lm_share) * P_ngram(w) + word_lm_share * P_word_lm(w), for each word
 
@@ -53,6 +55,7 @@ class DecodingOptions:
     )
     unknown_penalty: float = 0.0  # in nats; words that are hot count as known
     word_bonus: float = 0.0  # added per word, in nats; language models prefer few words
+    phoneme_weight: float = 0.0  # of how the words sound, where a search has pronunciations
     hotword_boost: float = 0.5  # added per character of a hot word, in nats
     max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
+from asr.decoding.pronunciation import MOST_CHARGED, PhonemeScorer
 from asr.decoding.scorers import AttentionScorer, LmScorer, Scorer, WordCountScorer
 from asr.decoding.word_mixture import WordMixture
 from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
@@ -48,6 +49,7 @@ class Search:
     ngram: WordModel | None = None
     hotwords: HotWords | None = None
     word_lm: WordLstm | None = None  # beside the n-grams
+    pronunciations: Mapping[str, tuple[int, ...]] | None = None  # of words (asr.phonemes)
     # what to call these in results, by field; they are not told apart by it
     names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     # by alphabet; sorting a vocabulary takes a moment
@@ -64,13 +66,14 @@ class Search:
         return found
 
     def in_use(self) -> dict[str, str | None]:
-        """The names of lm, ngram, word_lm and hotwords: None for one that is not there or has weight 0."""
+        """The names of what a search may have: None for what is not there or has weight 0."""
         options = self.options
         scorers: dict[str, tuple[object, float]] = {
             "lm": (self.lm, options.lm_weight),
             "ngram": (self.ngram, options.ngram_weight),
             "word_lm": (self.word_lm, options.ngram_weight * options.word_lm_share),
             "hotwords": (self.hotwords, options.hotword_boost),
+            "pronunciations": (self.pronunciations, options.phoneme_weight),
         }
         return {
             key: self.names.get(key, "unnamed") if scorer is not None and weight else None
@@ -79,9 +82,12 @@ class Search:
 
     def charged(self, tokenizer: Tokenizer) -> float:
         """The most that a hypothesis can have been charged in advance and may get back, in nats."""
-        if self.ngram is None or not self.options.ngram_weight:
-            return 0.0
-        return self.options.ngram_weight * self._look_ahead(self.ngram, tokenizer).most
+        found = 0.0
+        if self.ngram is not None and self.options.ngram_weight:
+            found += self.options.ngram_weight * self._look_ahead(self.ngram, tokenizer).most
+        if self.pronunciations is not None:
+            found += self.options.phoneme_weight * MOST_CHARGED
+        return found
 
     def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:
         if tokenizer.alphabet not in self._look_aheads:
@@ -119,6 +125,12 @@ class Search:
             space = _space(tokenizer, "ngram")
             words = WordScorer(self._look_ahead(self.ngram, tokenizer), tokenizer, space)
             found["ngram"] = (options.ngram_weight, words)
+        if self.pronunciations is not None and options.phoneme_weight:
+            if model.phonemes is None:
+                raise ConfigError("pronunciations: this model has no head for phonemes")
+            space = _space(tokenizer, "pronunciations")
+            sounds = PhonemeScorer(model, self.pronunciations, tokenizer, space)
+            found["phonemes"] = (options.phoneme_weight, sounds)
         if options.word_bonus:
             count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)
             found["words"] = (options.word_bonus, count)

@@ -71,11 +71,13 @@ class Encoder(nn.Module):
         """Features (B, T, M) with frame counts (B,) to values (B, U, D) with step counts (B,), zero past them."""
         return self.levels(features, lengths)[-1]
 
-    def levels(self, features: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """What each layer gives, from the first to the one that `forward` returns."""
+    def levels(
+        self, features: Tensor, lengths: Tensor, count: int | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What each layer gives, from the first to the one that `forward` returns, or the first `count` of them."""
         values, lengths = self.subsample(features, lengths)
         outputs = []
-        for layer in self.layers:
+        for layer in self.layers[:count]:
             values, lengths = layer(values, lengths)
             outputs.append((values, lengths))
         return outputs

@@ -1,6 +1,7 @@
 """What the encoder hands to the decoder: a value that can be indexed, expanded and shrunk along the batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,15 @@ class Memory:
     lengths: Tensor  # (B,) integer count of valid steps
     keys: Tensor  # (B, U, A) the values as the attention compares them, computed once
     mask: Tensor  # (B, U) True where valid
+    first: Tensor | None = None  # (B, U', D) the encoder's first layer, where phonemes are heard
+    first_lengths: Tensor | None = None  # (B,)
 
     def select(self, index: Tensor) -> "Memory":
         """The memory with batch rows `index` (N,), in that order; a row may appear many times."""
-        return Memory(self.values[index], self.lengths[index], self.keys[index], self.mask[index])
+        chosen: dict[str, Any] = {
+            name: None if v is None else v[index] for name, v in vars(self).items()
+        }
+        return replace(self, **chosen)
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:

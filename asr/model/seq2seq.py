@@ -1,14 +1,16 @@
 """Encoder, decoder and CTC head as one network, with one loss: (1 - w) * attention + w * CTC."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from asr.errors import ConfigError
 from asr.model.decoder import Decoder, DecoderOptions, State
-from asr.model.encoder import Encoder, EncoderOptions
+from asr.model.encoder import Encoder, EncoderLayer, EncoderOptions
 from asr.model.memory import Memory, length_mask
+from asr.options import check_range
 from asr.phonemes import BLANK, SIZE
 from asr.tokenizer import Tokenizer
 
@@ -22,9 +24,16 @@ class ModelOptions:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     ctc: bool = True  # a CTC head on the memory
-    phonemes: bool = (
-        False  # a CTC head of English phonemes on the first layer, used in training alone
-    )
+    phonemes: bool = False  # a CTC head of English phonemes on the encoder's first layer
+    phoneme_layers: int = 0  # BLSTM layers of their own between the first layer and that head
+
+    def __post_init__(self) -> None:
+        """Refuse layers without a head; raises ConfigError."""
+        check_range(self, "model", ("phoneme_layers",), 0)
+        if self.phoneme_layers and not self.phonemes:
+            raise ConfigError(
+                f"model.phoneme_layers {self.phoneme_layers}: without model.phonemes it must be 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class LossWeights:
     guide_width: float = 0.1  # its tolerance, as a share of the utterance
     sampling: float = 0.0  # share of decoder inputs that are its own guesses
     phonemes: float = 0.0  # weight of their CTC loss, added to the rest
+    phonemes_alone: bool = False  # only their loss is computed
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,19 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(vocabulary, width, options.decoder)
         self.ctc_factor = ctc_factor(self.frame_seconds)
         self.ctc = nn.Linear(width, vocabulary * self.ctc_factor) if options.ctc else None
+        self.phoneme_layers = nn.ModuleList(
+            EncoderLayer(options.encoder, width, 1) for _ in range(options.phoneme_layers)
+        )
         self.phonemes = nn.Linear(width, SIZE) if options.phonemes else None
         self.apply(_open_forget_gates)
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
         """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
-        return self._memory(*self.encoder(features, feature_lengths))
+        levels = self.encoder.levels(features, feature_lengths)
+        memory = self._memory(*levels[-1])
+        if self.phonemes is None:
+            return memory
+        return replace(memory, first=levels[0][0], first_lengths=levels[0][1])
 
     def _memory(self, values: Tensor, lengths: Tensor) -> Memory:
         return self.decoder.memory(values, lengths, length_mask(lengths, values.shape[1]))
@@ -99,6 +116,19 @@ class Seq2Seq(nn.Module):
         logits: Tensor = self.ctc(memory.values).float()
         return logits.unflatten(2, (self.ctc_factor, self.vocabulary)).flatten(1, 2).log_softmax(-1)
 
+    def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor] | None:
+        """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
+        if memory.first is None or memory.first_lengths is None:
+            return None
+        return self._phonemes(memory.first, memory.first_lengths)
+
+    def _phonemes(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.phonemes is not None
+        for layer in self.phoneme_layers:
+            values, lengths = layer(values, lengths)
+        logits: Tensor = self.phonemes(values).float()
+        return logits.log_softmax(-1), lengths
+
     def forward(
         self,
         features: Tensor,
@@ -113,6 +143,8 @@ class Seq2Seq(nn.Module):
 
         Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds.
         """
+        if weights.phonemes_alone:
+            return self._phonemes_alone(features, feature_lengths, phonemes, phoneme_lengths)
         levels = self.encoder.levels(features, feature_lengths)
         memory = self._memory(*levels[-1])
         share = weights.ctc if self.ctc is not None else 0.0
@@ -131,6 +163,27 @@ class Seq2Seq(nn.Module):
             total = total + weights.phonemes * phoneme_loss
         targets = (token_lengths + 1).sum()
         return Losses(attention_loss, ctc_loss, guide_loss, phoneme_loss, total, targets)
+
+    def _phonemes_alone(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        phonemes: Tensor | None,
+        phoneme_lengths: Tensor | None,
+    ) -> Losses:
+        assert phonemes is not None
+        assert phoneme_lengths is not None
+        first = self.encoder.levels(features, feature_lengths, 1)[0]
+        loss = self._phoneme_loss(*first, phonemes, phoneme_lengths)
+        nothing = loss.new_zeros(())
+        return Losses(nothing, nothing, nothing, loss, loss, phoneme_lengths.sum())
+
+    def learn_phonemes_alone(self) -> None:
+        """Keep all weights as they are but those that only phonemes need."""
+        self.requires_grad_(False)
+        self.phoneme_layers.requires_grad_(True)
+        if self.phonemes is not None:
+            self.phonemes.requires_grad_(True)
 
     def _attention_losses(
         self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights
@@ -153,8 +206,7 @@ class Seq2Seq(nn.Module):
     def _phoneme_loss(
         self, values: Tensor, lengths: Tensor, phonemes: Tensor, phoneme_lengths: Tensor
     ) -> Tensor:
-        assert self.phonemes is not None
-        log_probs = self.phonemes(values).float().log_softmax(-1)
+        log_probs, lengths = self._phonemes(values, lengths)
         return ctc_loss(log_probs, lengths, phonemes, phoneme_lengths, BLANK)
 
 

@@ -226,13 +226,15 @@ def _validate(run: Run, training: TrainingOptions) -> None:
     if row:
         run.monitor.write("dev", progress, row)
         run.monitor.say(f"step {progress.step}  dev  {_in_words(row)}")
-        picture = run.output / "attention" / f"step-{progress.step:07d}.png"
-        run.validation.picture(run.trained, picture)
-        run.monitor.picture("attention", picture, progress)
+        if not training.phonemes_alone:
+            picture = run.output / "attention" / f"step-{progress.step:07d}.png"
+            run.validation.picture(run.trained, picture)
+            run.monitor.picture("attention", picture, progress)
         progress.history.append({"step": progress.step} | row)
-        better = row["wer"] < progress.best_wer
+        rate = _error_rate(row)
+        better = rate < progress.best_wer
         progress.worse = 0 if better else progress.worse + 1
-        progress.best_wer = min(progress.best_wer, row["wer"])
+        progress.best_wer = min(progress.best_wer, rate)
         if better:
             checkpoint.save(run.output / state.BEST, run.trained)
     state.keep_checkpoint(run.output, run.trained, progress.step, training.average)
@@ -247,13 +249,18 @@ def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
     if (output / state.BEST).exists():
         candidates["best"] = checkpoint.load(output / state.BEST)
     rows = {name: run.validation.measure(trained) for name, trained in candidates.items()}
-    chosen = min(rows, key=lambda name: rows[name].get("wer", 0.0))
+    chosen = min(rows, key=lambda name: _error_rate(rows[name]))
     for name, row in rows.items() if data.dev else ():
         run.monitor.say(f"{name}  dev  {_in_words(row)}")
     info = state.describe(progress, run.data.hours, data.train)
     info |= {"seed": training.seed, "chosen": chosen, "dev": rows[chosen]}
     checkpoint.save(output / state.FINAL, replace(candidates[chosen], info=info))
     run.monitor.say(f"model: {output / state.FINAL} ({chosen})")
+
+
+def _error_rate(row: dict[str, float]) -> float:
+    """What a model is chosen by: the first of what was measured, of words or phonemes; 0 where nothing was."""
+    return next(iter(row.values()), 0.0)
 
 
 def _in_words(row: dict[str, float]) -> str:

@@ -129,11 +129,12 @@ class Together:
 
 
 def build(model: nn.Module, kind: str) -> Optimizer:
-    """The optimizer of that kind, adamw or muon, for all weights of a model; rates are set before each step."""
+    """The optimizer of that kind, adamw or muon, for the weights of a model that learn; rates are set by the step."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if kind == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=0.0)
-    matrices = dict(_matrices(model))
-    rest = [parameter for parameter in model.parameters() if parameter not in matrices]
+        return torch.optim.AdamW(learning, lr=0.0)
+    matrices = {weight: gates for weight, gates in _matrices(model) if weight.requires_grad}
+    rest = [parameter for parameter in learning if parameter not in matrices]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=0.0)]
     if matrices:  # a small network has none
         optimizers.insert(0, Muon(matrices.items()))

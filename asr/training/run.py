@@ -87,8 +87,14 @@ def prepare(
 ) -> Run:
     """Read everything that training needs, with no progress yet."""
     check_end(training, validates=bool(data.dev))
-    validation = Validation(data.dev, training.validate_utterances, place.device)
+    validation = Validation(
+        data.dev, training.validate_utterances, place.device, phonemes=training.phonemes_alone
+    )
     examples = _load_in_turn(data, trained, augmentation, monitor, place)
+    if training.phonemes_alone:
+        if trained.model.phonemes is None:
+            raise TrainingError("training.phonemes_alone: needs model.phonemes = true")
+        trained.model.learn_phonemes_alone()
     optimizer = build_optimizer(trained.model, training.optimizer)
     bf16 = uses_bf16(training.precision, trained.model, place.device)
     return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place, bf16)

@@ -59,6 +59,7 @@ class TrainingOptions(ScheduleOptions):
     phonemes: float = (
         0.3  # weight of the phonemes' loss, where the model has such a head (model.phonemes)
     )
+    phonemes_alone: bool = False  # only what hears phonemes learns; dev measures their error rate
     ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
@@ -191,6 +192,7 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
         guide_width=options.guide_width,
         sampling=options.sampling if step >= options.sampling_from else 0.0,
         phonemes=options.phonemes,
+        phonemes_alone=options.phonemes_alone,
     )
 
 

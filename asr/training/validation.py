@@ -1,4 +1,4 @@
-"""A model in, its dev WER out, measured by the same function and search as `asr evaluate`."""
+"""A model in, its dev WER out, measured by the same function as `asr evaluate`, or its phoneme error rate."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,23 +7,34 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asr import audio, manifest
+from asr import audio, manifest, metrics, phonemes
 from asr.checkpoint import Trained
 from asr.errors import AsrError, TrainingError
 from asr.evaluate import evaluate
+from asr.features import LogMel
 from asr.manifest import Utterance
 from asr.recognizer import Recognizer
 from asr.report import attention_plot
+from asr.text import normalise
 
 
 class Validation:
     """Dev utterances, at most `limit` (0 is all) spread evenly over the manifests."""
 
     def __init__(
-        self, manifests: Sequence[str], limit: int, device: torch.device | str = "cpu"
+        self,
+        manifests: Sequence[str],
+        limit: int,
+        device: torch.device | str = "cpu",
+        *,
+        phonemes: bool = False,
     ) -> None:
-        """Read the manifests; raises AsrError where one cannot be read, or none of the recordings."""
+        """Read the manifests; raises AsrError where one cannot be read, or none of the recordings.
+
+        With `phonemes` it is their error rate that is measured, not that of words.
+        """
         self.device = str(device)
+        self.phonemes = phonemes
         everything = [utterance for path in manifests for utterance in manifest.read(path)]
         self.utterances: list[Utterance] = spread(everything, limit)
         if manifests and not everything:
@@ -31,10 +42,12 @@ class Validation:
         _check_readable(self.utterances)
 
     def measure(self, trained: Trained) -> dict[str, float]:
-        """Greedy WER, CER and how diagonal the attention is; empty without dev utterances."""
+        """Greedy WER, CER and how diagonal the attention is, or PER alone; empty without dev utterances."""
         if not self.utterances:
             return {}
         with _mode_kept(trained.model):
+            if self.phonemes:
+                return {"per": phoneme_error_rate(trained, self.utterances)}
             result = evaluate(Recognizer(trained, device=self.device), self.utterances)
         return {"wer": result.wer, "cer": result.cer, "diagonality": result.diagonality}
 
@@ -56,6 +69,27 @@ class Validation:
                     title=transcript.text,
                 )
                 return
+
+
+@torch.inference_mode()
+def phoneme_error_rate(trained: Trained, utterances: Sequence[Utterance]) -> float:
+    """Phoneme errors a phoneme of the dictionary's pronunciations, CTC's best path read as it is."""
+    model, features = trained.model.eval(), LogMel(trained.features).to(_device(trained.model))
+    expected, found = [], []
+    for utterance in utterances:
+        waveform = audio.read(utterance.audio, sample_rate=trained.features.sample_rate)
+        frames = features.extract(torch.from_numpy(waveform).to(_device(model)))
+        memory = model.encode(frames[None], torch.tensor([len(frames)], device=frames.device))
+        heard = model.phoneme_log_probs(memory)
+        assert heard is not None
+        best = heard[0][0].argmax(-1).unique_consecutive().tolist()
+        found.append(" ".join(str(p) for p in best if p != phonemes.BLANK))
+        expected.append(" ".join(map(str, phonemes.encode(normalise(utterance.text)))))
+    return metrics.total(metrics.word_counts(expected, found)).rate
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds runs/lm/words.ngram, trains runs/lm/words/model.pt and runs/lm/chars/model.pt, then measures all on dev-clean.
+# Builds runs/lm/words.ngram and runs/lm/pronunciations.gz, trains runs/lm/words/model.pt and runs/lm/chars/model.pt, then
+# measures all on dev-clean.
 #
 #   recipes/lm/run.sh [TEXT_FOLDER] [asr train option...]
 #
@@ -18,6 +19,7 @@ mapfile -t skip < <(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
     --max-ngrams 1600000 --output runs/lm/words.ngram
+python -m recipes.lm.pronounce runs/lm/words.ngram --output runs/lm/pronunciations.gz
 for recipe in words chars; do
     asr train "recipes/lm/$recipe.toml" --output "runs/lm/$recipe" \
         --set "text.train=[$(printf '"%s",' "${train[@]}")]" "$@"

@@ -1,0 +1,83 @@
+"""A language model's words in, how they sound out: the pronouncing dictionary of a search (asr.phonemes).
+
+Pronunciations are CMUdict's, as the package pocketsphinx ships it; those of words that it lacks are by the
+letter-to-sound rules of flite (Debian's package flite), whose lexicon is CMUdict too.
+"""
+
+import argparse
+import gzip
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from asr import phonemes
+from asr.errors import AsrError, ConfigError
+from asr.files import atomic_write
+from asr.ngram import NgramModel
+
+REDUCED = {"ax": "AH", "axr": "ER", "dx": "T"}
+"""flite's symbols that CMUdict does not have."""
+
+Pronunciation = tuple[str, ...]
+
+
+def pronunciations(words: Iterable[str]) -> dict[str, Pronunciation]:
+    """The phonemes of words; words without a sound, as a lone apostrophe, are left out."""
+    known = phonemes.dictionary()
+    names = dict(enumerate(phonemes.SYMBOLS, 2))
+    found = {word: tuple(names[p] for p in known[word]) for word in words if word in known}
+    rest = sorted(set(words) - set(found))
+    found |= zip(rest, by_rule(rest), strict=True)
+    return {word: found[word] for word in sorted(found) if found[word]}
+
+
+def by_rule(words: Sequence[str]) -> list[Pronunciation]:
+    """The phonemes of words by flite. Raises ConfigError where it is not installed, or says something else."""
+    paragraphs = "".join(
+        f"{word}\n\n" for word in words
+    )  # each an utterance, with a line of its own
+    command = ["flite", "-f", "/dev/stdin", "-ps", "none"]
+    try:
+        spoken = subprocess.run(
+            command, input=paragraphs, capture_output=True, text=True, check=True
+        )
+    except FileNotFoundError as error:
+        raise ConfigError("flite is not installed: apt-get install flite") from error
+    lines = spoken.stdout.splitlines()
+    if len(lines) != len(words):
+        raise ConfigError(f"flite spoke {len(lines)} of {len(words)} words")
+    return [_symbols(line.split()) for line in lines]
+
+
+def _symbols(segments: Iterable[str]) -> Pronunciation:
+    found = tuple(REDUCED.get(s, s.upper()) for s in segments if s != "pau")
+    if unknown := set(found) - set(phonemes.SYMBOLS):
+        raise ConfigError(f"flite: {', '.join(sorted(unknown))}: no phonemes of CMUdict")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Example: python -m recipes.lm.pronounce runs/lm/words.ngram --output runs/lm/pronunciations.gz",
+    )
+    parser.add_argument("ngram", type=Path, help="n-gram model whose words are pronounced")
+    parser.add_argument("--output", type=Path, required=True, help="dictionary to write, gzip")
+    options = parser.parse_args(arguments)
+    try:
+        words = [w for w in NgramModel.load(options.ngram).unigrams() if not w.startswith("<")]
+        found = pronunciations(words)
+    except AsrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    lines = "".join(f"{word} {' '.join(symbols)}\n" for word, symbols in found.items())
+    with atomic_write(options.output, "wb") as file:
+        file.write(gzip.compress(lines.encode(), mtime=0))
+    print(f"{options.output}: {len(found)} words")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

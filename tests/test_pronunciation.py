@@ -1,0 +1,137 @@
+"""asr.decoding.pronunciation: the search's scores of how words sound, against torch's CTC loss."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+from asr.decoding.pronunciation import CHARGE, NOTHING, Frames, PhonemeScorer
+from asr.model.memory import Memory, length_mask
+from asr.phonemes import BLANK, SIZE, UNKNOWN
+from asr.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer(" abc")
+SPACE = TOKENIZER.encode(" ")[0]
+WORDS = {"a": (5,), "ab": (5, 6), "ba": (6, 5), "cab": (7, 7, 6), "c": (6,)}
+
+
+class Hearing:
+    """A model that hears given phonemes."""
+
+    phonemes = "a head"
+
+    def __init__(self, log_probs: Tensor, lengths: Tensor) -> None:
+        self.found = log_probs, lengths
+
+    def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        chosen = memory.values[:, 0, 0].long()
+        return self.found[0][chosen], self.found[1][chosen]
+
+
+def noise(*shape: int, seed: int = 0, sharpness: float = 2.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (sharpness * torch.randn(*shape, SIZE, generator=generator)).log_softmax(-1)
+
+
+def scorer(log_probs: Tensor, lengths: Tensor) -> tuple[PhonemeScorer, Memory]:
+    model: Any = Hearing(log_probs, lengths)
+    values = torch.arange(len(lengths), dtype=torch.float32)[:, None, None].expand(-1, 3, 1)
+    sizes = torch.full((len(lengths),), 3)
+    memory = Memory(values, sizes, values, length_mask(sizes, 3))
+    return PhonemeScorer(model, WORDS, TOKENIZER, SPACE), memory
+
+
+def spoken(text: str) -> list[int]:
+    return [p for word in text.split() for p in WORDS.get(word, (UNKNOWN,))]
+
+
+def exact(log_probs: Tensor, text: str) -> float:
+    """log P of the phonemes of a text, given those of the utterance's frames (T, P)."""
+    labels = torch.tensor([spoken(text)])
+    sizes = torch.tensor([len(log_probs)]), torch.tensor([labels.shape[1]])
+    frames = log_probs.double()[:, None]
+    return -float(ctc_loss(frames, labels, *sizes, blank=BLANK, reduction="sum"))
+
+
+TEXTS = ["a", "ab ba", "ba ab", "cab c", "c c", "ab  a ", "bb ba", "bb bb c", "a a a", " a"]
+
+
+def test_the_scores_of_a_text_sum_to_ctcs_of_its_phonemes() -> None:
+    """Words that begin as the one before ended, unknown words, double spaces: whatever is charged is taken back."""
+    log_probs = noise(1, 14)
+    for text in TEXTS:
+        found, memory = scorer(log_probs, torch.tensor([14]))
+        state, total = found.start(memory, 1), 0.0
+        for token in TOKENIZER.encode(text):
+            total += float(state.scores[0, token])
+            state = state.advance(torch.tensor([0]), torch.tensor([token]))
+        total += float(state.scores[0, Tokenizer.eos])
+        assert total == pytest.approx(exact(log_probs[0], text), abs=1e-4), text
+
+
+def test_rows_and_utterances_are_scored_as_if_alone() -> None:
+    log_probs, lengths = noise(3, 16, seed=1), torch.tensor([16, 11, 14])
+    found, memory = scorer(log_probs, lengths)
+    texts = ["ab c", "ba a", "c ab", "bb a"]  # of one length
+    columns = torch.tensor([TOKENIZER.encode(text) for text in texts]).T
+    state, totals = found.start(memory, 4), torch.zeros(12)
+    for column in columns:
+        tokens = column.repeat(3)
+        totals += state.scores[torch.arange(12), tokens]
+        state = state.advance(torch.arange(12), tokens)
+    # The second utterance leaves, and the rows of the last are turned round.
+    rows = torch.tensor([0, 1, 2, 3, 11, 10, 9, 8])
+    state = state.advance(rows, torch.full((8,), SPACE))
+    ended = totals[rows] + state.scores[:, Tokenizer.eos]
+    before = [(0, t) for t in texts] + [(2, t) for t in reversed(texts)]
+    for (utterance, text), row in zip(before, range(8), strict=True):
+        spaced = found.start(memory.select(torch.tensor([utterance])), 1)
+        alone = 0.0
+        for token in TOKENIZER.encode(text + " "):
+            last = float(spaced.scores[0, token])
+            alone += last
+            spaced = spaced.advance(torch.tensor([0]), torch.tensor([token]))
+        alone += float(spaced.scores[0, Tokenizer.eos])
+        assert float(ended[row]) + last == pytest.approx(alone, abs=1e-4)
+        frames = log_probs[utterance, : lengths[utterance]]
+        assert alone == pytest.approx(exact(frames, text), abs=1e-4)
+
+
+def test_a_character_is_charged_what_a_right_word_costs() -> None:
+    found, memory = scorer(noise(1, 14), torch.tensor([14]))
+    state = found.start(memory, 1)
+    a, b = TOKENIZER.encode("ab")
+    assert state.scores[0, [a, b]].tolist() == [-CHARGE, -CHARGE]
+    assert state.scores[0, SPACE] == 0  # no word, no phonemes
+    state = state.advance(torch.tensor([0]), torch.tensor([a]))
+    nothing = Frames(noise(14).T.double().numpy()).begin()
+    assert nothing.prefix == 0
+    assert state.scores[0, SPACE] < CHARGE  # a probability, and the charge back
+
+
+@pytest.mark.parametrize("pause", [0, 300])
+def test_long_recordings_are_scored_exactly_though_few_frames_are_looked_at(pause: int) -> None:
+    """A head that is sure of 120 words, with a pause in the middle: each sound has columns near its end only."""
+    rng = np.random.default_rng(0)
+    names = list(WORDS)
+    words = [names[i] for i in rng.integers(len(names), size=120)]
+    frames: list[int] = []
+    for place, word in enumerate(words):
+        for phoneme in WORDS[word]:
+            frames += [phoneme, BLANK, BLANK]
+        frames += [BLANK] * (pause if place == 60 else 3)
+    logits = noise(len(frames), seed=4) + 12 * torch.nn.functional.one_hot(
+        torch.tensor(frames), SIZE
+    )
+    log_probs = logits.log_softmax(-1)
+    utterance = Frames(log_probs.T.double().contiguous().numpy())
+    sound, widest = utterance.begin(), 0
+    for place, word in enumerate(words):
+        (sound,) = utterance.extend([sound], [WORDS[word]])
+        widest = max(widest, len(sound.either))
+        assert (sound.whole > NOTHING) == (sound.end == utterance.count), place
+    assert sound.whole == pytest.approx(exact(log_probs, " ".join(words)), abs=1e-3)
+    assert widest < 250 + pause
