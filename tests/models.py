@@ -25,6 +25,7 @@ def tiny_options(
     input_feeding: bool = True,
     ctc: bool = True,
     phonemes: bool = False,
+    phoneme_layers: int = 0,
     dropout: float = 0.0,
     **encoder: Any,
 ) -> ModelOptions:
@@ -47,6 +48,7 @@ def tiny_options(
         decoder,
         ctc,
         phonemes,
+        phoneme_layers,
     )
 
 

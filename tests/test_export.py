@@ -12,6 +12,7 @@ from asr.errors import AudioError, CheckpointError, ConfigError
 from asr.export import check, export, load_exported, open_engine
 from asr.features import FeatureOptions
 from asr.model import Seq2Seq
+from asr.model.memory import length_mask
 from asr.recognizer import load
 from tests.models import CELLS, KINDS, MELS, TOKENIZER, padded, random_features, tiny_model
 from tests.recognizers import tiny_trained
@@ -30,6 +31,7 @@ OTHER_SIZES = {
     "norm": False,
     "ctc": False,
 }
+PHONEMES = {"phonemes": True, "phoneme_layers": 2, "bottom_layers": 1}
 
 
 def _onnx(model: Seq2Seq, *, int8: bool = False) -> Seq2Seq:
@@ -45,6 +47,8 @@ def _follow(model: Seq2Seq, features: torch.Tensor, lengths: torch.Tensor) -> li
         found = [memory.values, memory.keys, memory.lengths.float(), memory.mask.float()]
         ctc = model.ctc_log_probs(memory)
         found += [] if ctc is None else [ctc]
+        heard = model.phoneme_log_probs(memory)
+        found += [] if heard is None else [heard[1].float(), _valid(*heard)]
         for token in (TOKENIZER.sos, *TOKENIZER.encode("fade"), TOKENIZER.eos):
             tokens = torch.full_like(memory.lengths, token)
             log_probs, state = model.step(tokens, memory, state)
@@ -53,7 +57,14 @@ def _follow(model: Seq2Seq, features: torch.Tensor, lengths: torch.Tensor) -> li
     return found
 
 
-@pytest.mark.parametrize("options", [{}, OTHER_SIZES], ids=["usual", "other sizes"])
+def _valid(log_probs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """What is past the lengths has no meaning."""
+    return log_probs * length_mask(lengths, log_probs.shape[1])[..., None]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, OTHER_SIZES, PHONEMES], ids=["usual", "other sizes", "phonemes"]
+)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_equals_eager(cell: str, kind: str, options: dict[str, object]) -> None:

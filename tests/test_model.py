@@ -360,6 +360,40 @@ def test_the_phoneme_head_learns_from_the_first_layer_alone() -> None:
     assert all(parameter.grad is None for layer in others for parameter in layer.parameters())
 
 
+def test_phonemes_can_learn_alone_and_nothing_else_then_changes() -> None:
+    model = tiny_model(phonemes=True, phoneme_layers=2)
+    model.learn_phonemes_alone()
+    batch = (*padded(random_features(40, 30)), *padded(random_tokens(4, 2), TOKENIZER.pad))
+    spoken = (torch.tensor([[2, 3, 3], [40, 1, 0]]), torch.tensor([3, 2]))
+    losses = model(*batch, LossWeights(phonemes_alone=True), *spoken)
+    assert losses.total == losses.phonemes > 0
+    assert losses.attention == losses.ctc == losses.guide == 0
+    assert losses.targets == 5
+    losses.total.backward()
+    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learnt == {name for name in model.state_dict() if name.startswith("phoneme")}
+    usual = model(*batch, LossWeights(phonemes=1.0), *spoken)
+    close(losses.phonemes, usual.phonemes)
+
+
+def test_phonemes_of_an_utterance_are_the_same_alone_and_in_a_batch() -> None:
+    model = tiny_model(phonemes=True, phoneme_layers=2, bottom_layers=1)
+    features = random_features(40, 30)
+    together = model.phoneme_log_probs(model.encode(*padded(features, extra=7)))
+    assert together is not None
+    assert together[1].tolist() == [20, 15]  # at the first layer's rate, not at the memory's
+    for row, one in enumerate(features):
+        alone = model.phoneme_log_probs(model.encode(*padded([one])))
+        assert alone is not None
+        close(together[0][row, : together[1][row]], alone[0][0])
+    assert tiny_model().phoneme_log_probs(tiny_model().encode(*padded(features))) is None
+
+
+def test_layers_for_phonemes_without_their_head_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"phoneme_layers 2: without model.phonemes it must be 0"):
+        tiny_options(phoneme_layers=2)
+
+
 def test_a_phoneme_loss_is_what_its_utterance_alone_has() -> None:
     model = tiny_model(phonemes=True)
     features, tokens = random_features(40, 30), random_tokens(4, 2)

@@ -1,12 +1,29 @@
 """asr.phonemes: words to the dictionary's pronunciations, and one clear line where it is missing."""
 
+import gzip
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from asr import phonemes
 from asr.errors import ConfigError
 from asr.phonemes import SIZE, SYMBOLS, UNKNOWN, encode
+from recipes.lm import pronounce
+
+ARPA = """\\data\\
+ngram 1=5
+
+\\1-grams:
+-1.0\t<unk>
+-99\t<s>
+-1.0\t</s>
+-0.5\thorse
+-0.5\tscrooge
+
+\\end\\
+"""
 
 
 def spell(text: str) -> str:
@@ -39,3 +56,54 @@ def test_a_missing_dictionary_is_named_with_its_remedy(monkeypatch: pytest.Monke
     phonemes.dictionary.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install pocketsphinx"):
         encode("hello")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_a_dictionary_is_read_as_cmudict_writes_it(tmp_path: Path, packed: bool) -> None:
+    text = ";;; a comment\nREAD  R EH1 D\nread(2)  R IY1 D\n\nio IY OW\nio AY OW\n".encode()
+    path = tmp_path / "words"
+    path.write_bytes(gzip.compress(text) if packed else text)
+    names = {
+        word: " ".join(SYMBOLS[i - 2] for i in spoken)
+        for word, spoken in phonemes.load(path).items()
+    }
+    assert names == {"read": "R EH D", "io": "IY OW"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, r"words: cannot read pronunciations: No such file"),
+        (b"\x1f\x8bno", r"words: cannot read pronunciations: neither gzip nor UTF-8 text"),
+        (b"\xff\xfe", r"words: cannot read pronunciations: neither gzip nor UTF-8 text"),
+        (b"a AH\nb BE\n", r"words:2: 'BE' is no phoneme of CMUdict: allowed are AA, AE,"),
+        (b"a AH\nbe\n", r"words:2: 'be' has no phonemes"),
+    ],
+)
+def test_what_is_no_dictionary_is_named_with_its_line(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / "words").write_bytes(content)
+    with pytest.raises(ConfigError, match=reason):
+        phonemes.load(tmp_path / "words")
+
+
+def test_words_that_cmudict_lacks_are_pronounced_by_rule(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="the pronouncing dictionary is not installed")
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed")
+    found = pronounce.pronunciations(["horse", "scrooge", "shoolbred's"])
+    assert found["horse"] == ("HH", "AO", "R", "S")
+    assert found["scrooge"] == ("S", "K", "R", "UW", "JH")
+    assert found["shoolbred's"][:3] == ("SH", "UW", "L")
+    (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
+    output = tmp_path / "words.gz"
+    assert pronounce.main([str(tmp_path / "words.arpa"), "--output", str(output)]) == 0
+    assert set(phonemes.load(output)) == {"horse", "scrooge"}
+
+
+def test_without_flite_the_recipe_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match=r"flite is not installed: apt-get install flite"):
+        pronounce.by_rule(["scrooge"])

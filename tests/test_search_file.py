@@ -36,8 +36,9 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     lm = CharacterLm(tokenizer.size, LmOptions(embedding=4, width=8))
     save_lm(tmp_path / "lm.pt", TrainedLm(lm, tokenizer, {}))
     (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
+    (tmp_path / "words.dict").write_text("horse HH AO R S\n", encoding="utf-8")
     (tmp_path / "english.toml").write_text(
-        'lm = "lm.pt"\nngram = "words.arpa"\n[decoding]\nbeam_size = 8\nctc_weight = 0.3\n',
+        'lm = "lm.pt"\nngram = "words.arpa"\npronunciations = "words.dict"\n[decoding]\nbeam_size = 8\nctc_weight = 0.3\n',
         encoding="utf-8",
     )
     search, calibration = default_search(tmp_path / "english.pt")
@@ -47,10 +48,15 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     assert search.ngram is not None
     known, unknown = (search.ngram.score(search.ngram.start(), w)[0] for w in ("horse", "hose"))
     assert known > unknown
+    assert search.pronunciations == {"horse": (17, 5, 29, 30)}
     assert calibration is None
     names = search.in_use()
     assert [str(names[key]).rpartition("-")[0] for key in ("lm", "ngram")] == ["lm", "words"]
-    assert names["hotwords"] is None
+    assert names["hotwords"] is names["pronunciations"] is None  # its weight is 0
+    (tmp_path / "out").mkdir()
+    copy_search(tmp_path / "english.pt", tmp_path / "out")
+    copied, _ = default_search(tmp_path / "out")
+    assert copied.pronunciations == search.pronunciations
 
 
 def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> None:
@@ -75,6 +81,7 @@ def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> Non
         ("lm = \n", r"english\.toml: not a TOML file"),
         ('lm = "none.pt"\n', r"none\.pt: cannot read"),
         ('ngram = "none.arpa"\n', r"none\.arpa: "),
+        ('pronunciations = "none.gz"\n', r"none\.gz: cannot read pronunciations: No such file"),
         ('calibration = "none.json"\n', r"none\.json: cannot read calibration"),
     ],
 )

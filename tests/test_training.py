@@ -296,6 +296,36 @@ def test_a_decoder_that_has_not_begun_to_learn_is_not_measured(
     assert [row["step"] for row in rows(output, "dev")] == [6]
 
 
+def test_phonemes_alone_learn_from_a_model_whose_other_weights_stay(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    pytest.importorskip("pocketsphinx", reason="the pronouncing dictionary is not installed")
+    run(tmp_path / "first", config(manifest_path, {"model": {"phonemes": True}}))
+    alone = {
+        "model": {"phonemes": True, "phoneme_layers": 1},
+        "training": {"phonemes_alone": True, "validate_every": 3, "learning_rate": 1e-2},
+    }
+    recipe = config(manifest_path, alone, dev=True)
+    run(tmp_path / "second", recipe, initial=tmp_path / "first" / "model.pt")
+    before = checkpoint.load(tmp_path / "first" / "model.pt").model.state_dict()
+    after = checkpoint.load(tmp_path / "second" / "model.pt").model.state_dict()
+    changed = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert changed == {"phonemes.weight", "phonemes.bias"}
+    assert {name.partition(".")[0] for name in set(after) - set(before)} == {"phoneme_layers"}
+    measured = rows(tmp_path / "second", "dev")
+    assert [row["step"] for row in measured] == [3, 6]
+    assert all(0 < row["per"] and "wer" not in row for row in measured)
+    assert losses(tmp_path / "second")[-1][1:] == (0, 0)
+    trained = checkpoint.load(tmp_path / "second" / "model.pt")
+    rate = validation.phoneme_error_rate(trained, manifest.read(manifest_path))
+    assert trained.info["dev"] == {"per": rate}
+
+
+def test_phonemes_alone_need_their_head(tmp_path: Path, manifest_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"phonemes_alone: needs model.phonemes = true"):
+        run(tmp_path, config(manifest_path, {"training": {"phonemes_alone": True}}))
+
+
 def test_dev_utterances_are_spread_evenly() -> None:
     utterances = [Utterance(str(i), Path("x"), 1.0, "") for i in range(10)]
     assert [u.id for u in spread(utterances, 4)] == ["0", "2", "5", "7"]
