@@ -38,7 +38,8 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
     (tmp_path / "words.dict").write_text("horse HH AO R S\n", encoding="utf-8")
     (tmp_path / "english.toml").write_text(
-        'lm = "lm.pt"\nngram = "words.arpa"\npronunciations = "words.dict"\n[decoding]\nbeam_size = 8\nctc_weight = 0.3\n',
+        'lm = "lm.pt"\nngram = "words.arpa"\npronunciations = "words.dict"\n'
+        "[decoding]\nbeam_size = 8\nctc_weight = 0.3\n",
         encoding="utf-8",
     )
     search, calibration = default_search(tmp_path / "english.pt")

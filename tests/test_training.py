@@ -314,7 +314,7 @@ def test_phonemes_alone_learn_from_a_model_whose_other_weights_stay(
     assert {name.partition(".")[0] for name in set(after) - set(before)} == {"phoneme_layers"}
     measured = rows(tmp_path / "second", "dev")
     assert [row["step"] for row in measured] == [3, 6]
-    assert all(0 < row["per"] and "wer" not in row for row in measured)
+    assert all(row["per"] > 0 and "wer" not in row for row in measured)
     assert losses(tmp_path / "second")[-1][1:] == (0, 0)
     trained = checkpoint.load(tmp_path / "second" / "model.pt")
     rate = validation.phoneme_error_rate(trained, manifest.read(manifest_path))

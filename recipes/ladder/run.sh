@@ -30,12 +30,13 @@ train() { # name, options of the change
         --set training.cooldown=1.0 --set training.warmup_steps=10 --set training.ctc_alone_steps=0 \
         --set training.masks_from=0 --set training.guide=0 --set training.label_smoothing_from=0 \
         --set training.short_first_epochs=0 --set training.validate_every=150 --set training.validate_utterances=20 \
+        --set model.phoneme_layers=3 \
         "$@"
 }
 
 score() { # name: the bundled search goes beside the model, whose default it so becomes
     local run="runs/ladder/$1"
-    cp asr/assets/english-words.ngram asr/assets/english-words.pt asr/assets/english-calibration.json "$run/"
+    cp asr/assets/english-* "$run/"
     cp asr/assets/english.toml "$run/model.toml"
     [ -f "$run/greedy.tsv" ] || asr evaluate "$run/model.pt" "$dev" --greedy --output "$run/greedy.tsv"
     [ -f "$run/search.tsv" ] || asr evaluate "$run/model.pt" "$dev" --limit 150 --output "$run/search.tsv"

@@ -60,13 +60,17 @@ train() { # recipe, options of asr train
 }
 
 train "$config" "$@"
-if [ "$config" = here ]; then # its second part
+if [ "$config" = here ]; then # its second and third part
     train here-on --init runs/here/model.pt "$@"
-    run=runs/here-on
+    train here-phonemes --init runs/here-on/model.pt "$@"
+    run=runs/here-phonemes
 fi
 
-# The search is the bundled model's, with its language models; the confidence is not fitted.
-sed -e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
+# The search is the bundled model's, with its language models; the confidence is not fitted. Only mini and here hear
+# phonemes.
+not_there='^calibration'
+[[ $config = mini || $config = here ]] || not_there+='|^pronunciations|^phoneme_weight'
+sed -E -e "/$not_there/d" -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
 
 evaluate() { # name of a set, options of asr evaluate
     asr evaluate "$run/model.pt" "$manifests/$1.jsonl" "${@:2}" || [ $? -eq 1 ]
