@@ -120,7 +120,9 @@ def expected_parts(
     }
 
 
-def extra(model: JointToy, memory: Memory, utterance: int) -> Callable[[Tensor], Tensor]:
+def extra(
+    model: JointToy, memory: Memory, utterance: int, word_bonus: float
+) -> Callable[[Tensor], Tensor]:
     """What the scorers other than attention add to texts (K, L)."""
     frames = model.ctc_log_probs(memory)[utterance, : 2 * int(memory.lengths[utterance])]
     heard = model.heard[utterance, : memory.lengths[utterance] + 16]
@@ -129,7 +131,7 @@ def extra(model: JointToy, memory: Memory, utterance: int) -> Callable[[Tensor],
         spelled = [TOKENIZER.decode(tokens) for tokens in texts.tolist()]
         words = [
             WEIGHTS["ngram_weight"] * words_log_prob(text)
-            + WEIGHTS["word_bonus"] * len(text.split())
+            + word_bonus * len(text.split())
             + WEIGHTS["hotword_boost"] * hot_characters(text)
             + WEIGHTS["phoneme_weight"] * phonemes_log_prob(heard, text)
             for text in spelled
@@ -144,8 +146,12 @@ def extra(model: JointToy, memory: Memory, utterance: int) -> Callable[[Tensor],
 
 @pytest.mark.parametrize(
     "bonuses",
-    [{}, {"length_penalty": 0.8, "length_bonus": 0.4, "coverage_bonus": 0.3}],
-    ids=["plain", "normalised"],
+    [
+        {},
+        {"length_penalty": 0.8, "length_bonus": 0.4, "coverage_bonus": 0.3},
+        {"word_bonus": -0.9, "length_bonus": 0.5},
+    ],
+    ids=["plain", "normalised", "fewer words"],
 )
 def test_a_wide_beam_equals_brute_force_with_every_scorer_on(bonuses: dict[str, float]) -> None:
     model = JointToy(TOKENIZER, seed=3)
@@ -153,7 +159,12 @@ def test_a_wide_beam_equals_brute_force_with_every_scorer_on(bonuses: dict[str, 
     search = full_search(beam_size=250, nbest=20, **SHORT, **bonuses)
     for i, found in enumerate(decode(model, memory, TOKENIZER, search)):
         expected = brute_force(
-            model, memory, i, TOKENIZER, search.options, extra(model, memory, i)
+            model,
+            memory,
+            i,
+            TOKENIZER,
+            search.options,
+            extra(model, memory, i, search.options.word_bonus),
         )[:20]
         assert [h.tokens for h in found] == [e.tokens for e in expected]
         assert [h.score for h in found] == pytest.approx([e.score for e in expected], abs=1e-4)

@@ -94,7 +94,7 @@ def _joint(scores: Tensor, weights: list[float]) -> Tensor:
     """Weigh the scores (S, N, V) of the scorers: (N, V); one without weight has no say, its -inf included."""
     joint = torch.zeros_like(scores[0])
     for part, weight in zip(scores, weights, strict=True):
-        if weight > 0:
+        if weight:
             joint.add_(part, alpha=weight)
     return joint
 

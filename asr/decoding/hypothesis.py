@@ -111,7 +111,7 @@ class History:
             rows = torch.stack([a[:size] for _, _, a in path]) if path else torch.zeros(0, size)
             chosen = (*(p for _, p, _ in path), end.log_prob)
             parts = dict(zip(weights, (sum(chosen), *end.others), strict=True))
-            total = sum(weight * parts[name] for name, weight in weights.items() if weight > 0)
+            total = sum(weight * parts[name] for name, weight in weights.items() if weight)
             score, words = rank_score(total, rows, options), tuple(t for t, _, _ in path)
             found.append(Hypothesis(words, score, chosen, rows, end.ended, parts))
         return found

@@ -14,7 +14,6 @@ NOT_NEGATIVE = (
     "lm_weight",
     "ngram_weight",
     "unknown_penalty",
-    "word_bonus",
     "phoneme_weight",
     "hotword_boost",
     "max_tokens_per_second",
@@ -54,7 +53,7 @@ class DecodingOptions:
         0.5  # of a word LSTM beside the n-grams, where a search has one; 0 to 1, 1 excluded
     )
     unknown_penalty: float = 0.0  # in nats; words that are hot count as known
-    word_bonus: float = 0.0  # added per word, in nats; language models prefer few words
+    word_bonus: float = 0.0  # added per word, in nats; may be negative
     phoneme_weight: float = 0.0  # of how the words sound, where a search has pronunciations
     hotword_boost: float = 0.5  # added per character of a hot word, in nats
     max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut
@@ -70,6 +69,8 @@ class DecodingOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}; it must be 0 or more")
+        if not math.isfinite(self.word_bonus):
+            raise ConfigError(f"word_bonus is {self.word_bonus}; it must be a finite number")
         if not 0 <= self.ctc_weight <= 1:
             raise ConfigError(f"ctc_weight is {self.ctc_weight}; it must be from 0 to 1")
         if not 0 <= self.word_lm_share < 1:

@@ -60,7 +60,7 @@ class Search:
     @property
     def gain(self) -> float:
         """The most that one token can add to S(y), in nats."""
-        found = self.options.word_bonus
+        found = max(self.options.word_bonus, 0.0)
         if self.hotwords is not None:
             found += self.options.hotword_boost * float(self.hotwords.gains.max())
         return found

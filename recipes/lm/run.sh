@@ -4,6 +4,8 @@
 #
 #   recipes/lm/run.sh [TEXT_FOLDER] [asr train option...]
 #
+# Needs flite (apt-get install flite), which pronounces the words that CMUdict lacks.
+#
 # TEXT_FOLDER, data/text unless given, holds librispeech-train-clean-100.txt.gz and gutenberg-23-books.txt.gz; the
 # manifests of recipes/librispeech must be in data/manifests.
 set -euo pipefail
@@ -15,10 +17,11 @@ manifests=data/manifests
 
 train=("$text"/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)
 held_out=(dev-clean test-clean test-other speechocean762 commonvoice-dev kathleen-dev ljspeech-dev vctk-dev)
+dictionary=$(python -c 'import pocketsphinx; print(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))')
 mapfile -t skip < <(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes/lm/chars.toml)
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
-    --max-ngrams 1600000 --output runs/lm/words.ngram
+    --max-ngrams 1600000 --words "$dictionary" --output runs/lm/words.ngram
 python -m recipes.lm.pronounce runs/lm/words.ngram --output runs/lm/pronunciations.gz
 for recipe in words chars; do
     asr train "recipes/lm/$recipe.toml" --output "runs/lm/$recipe" \
