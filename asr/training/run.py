@@ -25,7 +25,9 @@ from asr.training.optimizer import build as build_optimizer
 from asr.training.schedule import Progress, TrainingOptions, check_end, goes_back
 from asr.training.validation import Validation
 
-MAX_NAMED = 20  # utterances left out that are shown; all of them are in the file
+MAX_NAMED = (
+    20  # weights that are new, or utterances left out, that are shown; these are all in the file
+)
 LEFT_OUT = "left-out.txt"
 
 
@@ -139,7 +141,9 @@ def restore(
         )
     elif initial is not None:
         missing, run.progress.begun_with = state.initialise(run.model, initial)
-        new = f"; new: {', '.join(missing)}" if missing else ""
+        new = f"; new: {', '.join(missing[:MAX_NAMED])}" if missing else ""
+        if len(missing) > MAX_NAMED:
+            new += f" and {len(missing) - MAX_NAMED} more"
         run.monitor.say(f"weights from {initial}{new}")
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay
