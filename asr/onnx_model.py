@@ -44,9 +44,11 @@ class OnnxModel(Seq2Seq):
         self.ctc_factor = ctc_factor(self.frame_seconds)
         # A search asks whether there is a head; what it computes is in the graph.
         self.ctc = cast(nn.Linear, nn.Identity()) if options.ctc else None
-        self.phonemes = cast(nn.Linear, nn.Identity()) if options.phonemes else None
+        # A model exported before a search could use that head has no graph of it.
+        hears = options.phonemes and "phonemes" in graphs
+        self.phonemes = cast(nn.Linear, nn.Identity()) if hears else None
         count = torch.get_num_threads() if threads is None else threads
-        heads = {"ctc": options.ctc, "phonemes": options.phonemes}
+        heads = {"ctc": options.ctc, "phonemes": hears}
         needed = ("encoder", "step", *(name for name, there in heads.items() if there))
         self.sessions = {name: _session(name, graphs, count) for name in needed}
         self.encoder_outputs = [item.name for item in self.sessions["encoder"].get_outputs()]

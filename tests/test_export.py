@@ -76,6 +76,16 @@ def test_export_equals_eager(cell: str, kind: str, options: dict[str, object]) -
         torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
 
 
+def test_an_export_without_the_phonemes_graph_still_opens(tmp_path: Path) -> None:
+    """As versions wrote it whose search could not use phonemes."""
+    trained = Trained(tiny_model(**PHONEMES), TOKENIZER, FeatureOptions(n_mels=MELS), {})
+    export(trained, tmp_path / "out")
+    (tmp_path / "out" / "phonemes.onnx").unlink()
+    model = load_exported(tmp_path / "out").model
+    assert model.phonemes is None
+    assert model.phoneme_log_probs(model.encode(*padded(random_features(20)))) is None
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_padding_changes_no_result_of_an_exported_model(cell: str) -> None:
     model = _onnx(tiny_model(cell=cell, kind="location"))

@@ -365,8 +365,8 @@ def test_phonemes_can_learn_alone_and_nothing_else_then_changes() -> None:
     model.learn_phonemes_alone()
     batch = (*padded(random_features(40, 30)), *padded(random_tokens(4, 2), TOKENIZER.pad))
     spoken = (torch.tensor([[2, 3, 3], [40, 1, 0]]), torch.tensor([3, 2]))
-    losses = model(*batch, LossWeights(phonemes_alone=True), *spoken)
-    assert losses.total == losses.phonemes > 0
+    losses = model(*batch, LossWeights(phonemes=0.5, phonemes_alone=True), *spoken)
+    assert losses.total == 0.5 * losses.phonemes > 0
     assert losses.attention == losses.ctc == losses.guide == 0
     assert losses.targets == 5
     losses.total.backward()

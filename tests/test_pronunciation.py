@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
-from asr.decoding.pronunciation import CHARGE, NOTHING, Frames, PhonemeScorer
+from asr.decoding.pronunciation import ANYTHING, CHARGE, NOTHING, Frames, PhonemeScorer
 from asr.model.memory import Memory, length_mask
 from asr.phonemes import BLANK, SIZE, UNKNOWN
 from asr.tokenizer import Tokenizer
@@ -107,7 +107,7 @@ def test_a_character_is_charged_what_a_right_word_costs() -> None:
     assert state.scores[0, [a, b]].tolist() == [-CHARGE, -CHARGE]
     assert state.scores[0, SPACE] == 0  # no word, no phonemes
     state = state.advance(torch.tensor([0]), torch.tensor([a]))
-    nothing = Frames(noise(14).T.double().numpy()).begin()
+    nothing = Frames.of(noise(14)).begin()
     assert nothing.prefix == 0
     assert state.scores[0, SPACE] < CHARGE  # a probability, and the charge back
 
@@ -127,7 +127,7 @@ def test_long_recordings_are_scored_exactly_though_few_frames_are_looked_at(paus
         torch.tensor(frames), SIZE
     )
     log_probs = logits.log_softmax(-1)
-    utterance = Frames(log_probs.T.double().contiguous().numpy())
+    utterance = Frames.of(log_probs)
     sound, widest = utterance.begin(), 0
     for place, word in enumerate(words):
         (sound,) = utterance.extend([sound], [WORDS[word]])
@@ -135,3 +135,34 @@ def test_long_recordings_are_scored_exactly_though_few_frames_are_looked_at(paus
         assert (sound.whole > NOTHING) == (sound.end == utterance.count), place
     assert sound.whole == pytest.approx(exact(log_probs, " ".join(words)), abs=1e-3)
     assert widest < 250 + pause
+
+
+def test_a_hot_word_that_the_dictionary_lacks_may_sound_as_it_likes() -> None:
+    log_probs = noise(1, 14)
+    plain, memory = scorer(log_probs, torch.tensor([14]))
+    hot = PhonemeScorer(plain.model, WORDS, TOKENIZER, SPACE, frozenset({"bb", "ab"}))
+    assert hot.spoken("ab") == WORDS["ab"]  # it is known
+    assert (hot.spoken("bb"), plain.spoken("bb")) == ((ANYTHING,), (UNKNOWN,))
+    totals = {}
+    for name, found in (("hot", hot), ("plain", plain)):
+        state, total = found.start(memory, 1), 0.0
+        for token in TOKENIZER.encode("a bb c"):
+            total += float(state.scores[0, token])
+            state = state.advance(torch.tensor([0]), torch.tensor([token]))
+        totals[name] = total + float(state.scores[0, Tokenizer.eos])
+    best = torch.cat([log_probs[0], log_probs[0].amax(-1, keepdim=True)], -1)
+    labels = torch.tensor([[5, ANYTHING, 6]])
+    sizes = torch.tensor([14]), torch.tensor([3])
+    expected = -ctc_loss(best.double()[:, None], labels, *sizes, blank=BLANK, reduction="sum")
+    assert totals["hot"] == pytest.approx(float(expected), abs=1e-4)
+    assert totals["hot"] > totals["plain"]
+
+
+def test_more_phonemes_than_frames_are_unlikely_and_never_nan() -> None:
+    frames = Frames.of(noise(4))
+    sound = frames.begin()
+    for word in ((5, 6, 7, 8), (5,), (6, 7)):
+        before = sound
+        (sound,) = frames.extend([sound], [word])
+        assert np.isfinite([sound.prefix - before.prefix, sound.whole - before.prefix]).all()
+    assert sound.prefix <= NOTHING

@@ -13,13 +13,14 @@ from models import tiny_model
 from trainings import config, losses, make_manifest, rows, run, same_weights, state
 
 from asr import checkpoint, devices, manifest
-from asr.errors import TrainingError
+from asr.errors import ConfigError, TrainingError
 from asr.evaluate import evaluate
 from asr.manifest import Utterance
 from asr.model import Losses
 from asr.recognizer import load
 from asr.training import loop, validation
 from asr.training import run as training_run
+from asr.training import state as training_state
 from asr.training.validation import Validation, spread
 
 LEARNS: dict[str, dict[str, Any]] = {
@@ -319,11 +320,22 @@ def test_phonemes_alone_learn_from_a_model_whose_other_weights_stay(
     trained = checkpoint.load(tmp_path / "second" / "model.pt")
     rate = validation.phoneme_error_rate(trained, manifest.read(manifest_path))
     assert trained.info["dev"] == {"per": rate}
+    missing = replace(manifest.read(manifest_path)[0], audio=tmp_path / "missing.wav")
+    assert validation.phoneme_error_rate(trained, [*manifest.read(manifest_path), missing]) == rate
+    with pytest.raises(TrainingError, match=r"no recording can be used"):
+        validation.phoneme_error_rate(trained, [missing])
+    fewer = tiny_model(phonemes=True, width=8)
+    other, _ = training_state.initialise(fewer, tmp_path / "second" / "model.pt")
+    assert {"phonemes.weight", "phonemes.bias"} <= set(
+        other
+    )  # it stood on layers that are not here
 
 
 def test_phonemes_alone_need_their_head(tmp_path: Path, manifest_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"phonemes_alone: needs model.phonemes = true"):
         run(tmp_path, config(manifest_path, {"training": {"phonemes_alone": True}}))
+    with pytest.raises(ConfigError, match=r"phonemes 0: with phonemes_alone it must be above 0"):
+        config(manifest_path, {"training": {"phonemes_alone": True, "phonemes": 0.0}})
 
 
 def test_dev_utterances_are_spread_evenly() -> None:

@@ -2,10 +2,10 @@
 
 English spelling hides how words sound: to CTC over characters "night" and "knight" are two things, to CTC over phonemes
 one, and what it has learnt of the one serves for the other. A word that the dictionary does not have sounds like the
-symbol that such words had in training.
+symbol that such words had in training; a hot word that it does not have may sound as it likes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from asr.tokenizer import Tokenizer
 Floats = NDArray[np.float64]
 NOTHING = -1e4  # a log probability whose exponential is 0, and whose sums stay finite
 MARGIN = 200.0  # nats below a sound's best frame at which it is not looked at; see Sound
+ANYTHING = phonemes.SIZE  # a phoneme more: whatever is likeliest in each frame
 WIDER = 64  # frames in which a word is sought beyond those before it, at first
 CHARGE = 0.5  # nats that a character is charged before its word is whole: what one costs where the word is right
 LONGEST = 40  # characters of a word that are charged
@@ -56,9 +57,15 @@ class Sound:
 
 @dataclass(frozen=True)
 class Frames:
-    """Phoneme log probabilities of one utterance: (P, T), each phoneme's row in one piece."""
+    """Phoneme log probabilities of one utterance: (P + 1, T), each phoneme's row in one piece, the last of ANYTHING."""
 
     values: Floats
+
+    @classmethod
+    def of(cls, log_probs: Tensor) -> "Frames":
+        """Those of a head's log_probs (T, P)."""
+        values = log_probs.detach().cpu().double().numpy().T
+        return cls(np.concatenate([values, values.max(0, keepdims=True)]))
 
     @property
     def count(self) -> int:
@@ -102,7 +109,7 @@ class Frames:
             new = np.array([words[row][place] for row in rows.tolist()])
             repeated = (new == last[rows])[:, None]  # a blank must come between
             before = np.where(repeated, blank[rows], either[rows])[:, :-1]
-            prefix[rows] = np.logaddexp.reduce(before + heard[new], 1)
+            prefix[rows] = np.maximum(np.logaddexp.reduce(before + heard[new], 1), NOTHING)
             label = _accumulated(before, heard[new])
             quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None])
             blank[rows], either[rows], last[rows] = quiet, np.logaddexp(label, quiet), new
@@ -134,21 +141,21 @@ class PhonemeScorer:
     pronunciations: Mapping[str, tuple[int, ...]]
     tokenizer: Tokenizer
     space: int  # the id of the character between words
+    hot: Set[str] = frozenset()  # words to expect, known or not
 
     def start(self, memory: Memory, rows: int) -> "PhonemeState":
         """See Scorer."""
         found = self.model.phoneme_log_probs(memory)
         assert found is not None
-        frames = [
-            Frames(values[:length].T.double().cpu().contiguous().numpy())
-            for values, length in zip(found[0], found[1].tolist(), strict=True)
-        ]
-        first = [(each.begin(), "") for each in frames for _ in range(rows)]
+        lengths = found[1].tolist()
+        frames = [Frames.of(row[:length]) for row, length in zip(found[0], lengths, strict=True)]
+        first = [(sound, "") for sound in [each.begin() for each in frames] for _ in range(rows)]
         return PhonemeState(self, frames, first, memory.mask.device)
 
     def spoken(self, word: str) -> tuple[int, ...]:
         """The phonemes of a word."""
-        return self.pronunciations.get(word, (phonemes.UNKNOWN,))
+        unknown = ANYTHING if word in self.hot else phonemes.UNKNOWN
+        return self.pronunciations.get(word, (unknown,))
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,18 @@ class Search:
             found += self.options.phoneme_weight * MOST_CHARGED
         return found
 
+    @property
+    def _hot(self) -> frozenset[str]:
+        phrases = self.hotwords.phrases if self.hotwords is not None else ()
+        return frozenset(word for phrase in phrases for word in phrase.split())
+
     def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:
         if tokenizer.alphabet not in self._look_aheads:
             if self.word_lm is not None and self.options.word_lm_share:
                 model, words = self.word_lm.model, self.word_lm.tokenizer
                 ngram = WordMixture(ngram, model, words, self.options.word_lm_share)
             if self.options.unknown_penalty:
-                phrases = self.hotwords.phrases if self.hotwords is not None else ()
-                hot = {word for phrase in phrases for word in phrase.split()}
-                ngram = Penalised(ngram, self.options.unknown_penalty, hot)
+                ngram = Penalised(ngram, self.options.unknown_penalty, self._hot)
             self._look_aheads[tokenizer.alphabet] = LookAhead(ngram, tokenizer)
         return self._look_aheads[tokenizer.alphabet]
 
@@ -129,7 +132,7 @@ class Search:
             if model.phonemes is None:
                 raise ConfigError("pronunciations: this model has no head for phonemes")
             space = _space(tokenizer, "pronunciations")
-            sounds = PhonemeScorer(model, self.pronunciations, tokenizer, space)
+            sounds = PhonemeScorer(model, self.pronunciations, tokenizer, space, self._hot)
             found["phonemes"] = (options.phoneme_weight, sounds)
         if options.word_bonus:
             count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)

@@ -144,7 +144,9 @@ class Seq2Seq(nn.Module):
         Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds.
         """
         if weights.phonemes_alone:
-            return self._phonemes_alone(features, feature_lengths, phonemes, phoneme_lengths)
+            return self._phonemes_alone(
+                features, feature_lengths, phonemes, phoneme_lengths, weights.phonemes
+            )
         levels = self.encoder.levels(features, feature_lengths)
         memory = self._memory(*levels[-1])
         share = weights.ctc if self.ctc is not None else 0.0
@@ -170,13 +172,14 @@ class Seq2Seq(nn.Module):
         feature_lengths: Tensor,
         phonemes: Tensor | None,
         phoneme_lengths: Tensor | None,
+        weight: float,
     ) -> Losses:
         assert phonemes is not None
         assert phoneme_lengths is not None
         first = self.encoder.levels(features, feature_lengths, 1)[0]
         loss = self._phoneme_loss(*first, phonemes, phoneme_lengths)
         nothing = loss.new_zeros(())
-        return Losses(nothing, nothing, nothing, loss, loss, phoneme_lengths.sum())
+        return Losses(nothing, nothing, nothing, loss, weight * loss, phoneme_lengths.sum())
 
     def learn_phonemes_alone(self) -> None:
         """Keep all weights as they are but those that only phonemes need."""

@@ -215,14 +215,15 @@ def _losses(run: Run, batch: Batch, features: torch.Tensor, training: TrainingOp
 
 
 def _validate(run: Run, training: TrainingOptions) -> None:
-    """Measure on dev as `asr evaluate` does, keep a checkpoint, remember the best.
+    """Measure on dev as `asr evaluate` does, or phonemes, keep a checkpoint, remember the best.
 
     While CTC learns alone there is nothing to measure: a decoder that has not begun writes letters without end.
     """
     if not run.writes:
         return
     progress = run.progress
-    row = run.validation.measure(run.trained) if progress.step > training.ctc_alone_steps else {}
+    begun = training.phonemes_alone or progress.step > training.ctc_alone_steps
+    row = run.validation.measure(run.trained) if begun else {}
     if row:
         run.monitor.write("dev", progress, row)
         run.monitor.say(f"step {progress.step}  dev  {_in_words(row)}")

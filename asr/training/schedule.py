@@ -79,6 +79,8 @@ class TrainingOptions(ScheduleOptions):
                 f"training.precision {self.precision!r}: allowed are {', '.join(PRECISIONS)}"
             )
         check_range(self, "training", ("ctc", "label_smoothing", "sampling"), 0, 1)
+        if self.phonemes_alone and not self.phonemes:
+            raise ConfigError("training.phonemes 0: with phonemes_alone it must be above 0")
         check_range(self, "training", ("accumulate", "average"), 1)
         if self.guide_width == 0:
             raise ConfigError(f"training.guide_width {self.guide_width}: must be above 0")

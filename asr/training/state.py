@@ -98,12 +98,15 @@ def forget_after(output: Path, step: int) -> None:
 def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, Any]]:
     """Copy from a trained model all weights that fit; the names of the others, and what it says of its training.
 
-    A residual layer with a norm that it has not got begins as the identity, so that a deeper network begins as good.
+    A residual layer of the encoder with a norm that it has not got begins as the identity, so that a deeper network
+    begins as good. A head for phonemes that stood on layers which this network lacks is left out.
     """
     trained = checkpoint.load(path)
     given = trained.model.state_dict()
     own = model.state_dict()
     fitting = {n: w for n, w in given.items() if n in own and own[n].shape == w.shape}
+    if len(trained.model.phoneme_layers) > len(model.phoneme_layers):
+        fitting = {n: w for n, w in fitting.items() if not n.startswith("phonemes.")}
     if not fitting:
         raise CheckpointError(f"{path}: no weight of it fits this network")
     model.load_state_dict({**own, **fitting})

@@ -17,6 +17,8 @@ from asr.recognizer import Recognizer
 from asr.report import attention_plot
 from asr.text import normalise
 
+SHORTEST = 8  # frames, of a recording whose phonemes are measured
+
 
 class Validation:
     """Dev utterances, at most `limit` (0 is all) spread evenly over the manifests."""
@@ -73,18 +75,28 @@ class Validation:
 
 @torch.inference_mode()
 def phoneme_error_rate(trained: Trained, utterances: Sequence[Utterance]) -> float:
-    """Phoneme errors a phoneme of the dictionary's pronunciations, CTC's best path read as it is."""
+    """Phoneme errors a phoneme of the dictionary's pronunciations, CTC's best path read as it is.
+
+    Recordings that cannot be used are left out. Raises TrainingError where that is all.
+    """
     model, features = trained.model.eval(), LogMel(trained.features).to(_device(trained.model))
     expected, found = [], []
     for utterance in utterances:
-        waveform = audio.read(utterance.audio, sample_rate=trained.features.sample_rate)
+        try:
+            waveform = audio.read(utterance.audio, sample_rate=trained.features.sample_rate)
+        except AsrError:
+            continue
         frames = features.extract(torch.from_numpy(waveform).to(_device(model)))
+        if len(frames) < SHORTEST:
+            continue
         memory = model.encode(frames[None], torch.tensor([len(frames)], device=frames.device))
         heard = model.phoneme_log_probs(memory)
         assert heard is not None
         best = heard[0][0].argmax(-1).unique_consecutive().tolist()
         found.append(" ".join(str(p) for p in best if p != phonemes.BLANK))
         expected.append(" ".join(map(str, phonemes.encode(normalise(utterance.text)))))
+    if not expected:
+        raise TrainingError("data.dev: no recording can be used")
     return metrics.total(metrics.word_counts(expected, found)).rate
 
 

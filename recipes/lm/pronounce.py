@@ -22,7 +22,7 @@ REDUCED = {"ax": "AH", "axr": "ER", "dx": "T"}
 Pronunciation = tuple[str, ...]
 
 
-def pronunciations(words: Iterable[str]) -> dict[str, Pronunciation]:
+def pronunciations(words: Sequence[str]) -> dict[str, Pronunciation]:
     """The phonemes of words; words without a sound, as a lone apostrophe, are left out."""
     known = phonemes.dictionary()
     names = dict(enumerate(phonemes.SYMBOLS, 2))
@@ -44,6 +44,8 @@ def by_rule(words: Sequence[str]) -> list[Pronunciation]:
         )
     except FileNotFoundError as error:
         raise ConfigError("flite is not installed: apt-get install flite") from error
+    except subprocess.CalledProcessError as error:
+        raise ConfigError(f"flite failed: {error.stderr.strip()}") from error
     lines = spoken.stdout.splitlines()
     if len(lines) != len(words):
         raise ConfigError(f"flite spoke {len(lines)} of {len(words)} words")
