@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
-from asr.decoding.pronunciation import ANYTHING, CHARGE, NOTHING, Frames, PhonemeScorer
+from asr.decoding.pronunciation import (
+    ANYTHING,
+    CHARGE,
+    NOTHING,
+    STRANGE,
+    Charges,
+    Frames,
+    PhonemeScorer,
+)
 from asr.model.memory import Memory, length_mask
 from asr.phonemes import BLANK, SIZE, UNKNOWN
 from asr.tokenizer import Tokenizer
@@ -41,7 +49,7 @@ def scorer(log_probs: Tensor, lengths: Tensor) -> tuple[PhonemeScorer, Memory]:
     values = torch.arange(len(lengths), dtype=torch.float32)[:, None, None].expand(-1, 3, 1)
     sizes = torch.full((len(lengths),), 3)
     memory = Memory(values, sizes, values, length_mask(sizes, 3))
-    return PhonemeScorer(model, WORDS, TOKENIZER, SPACE), memory
+    return PhonemeScorer(model, WORDS, TOKENIZER, SPACE, Charges(WORDS, TOKENIZER)), memory
 
 
 def spoken(text: str) -> list[int]:
@@ -110,6 +118,10 @@ def test_a_character_is_charged_what_a_right_word_costs() -> None:
     nothing = Frames.of(noise(14)).begin()
     assert nothing.prefix == 0
     assert state.scores[0, SPACE] < CHARGE  # a probability, and the charge back
+    c = TOKENIZER.encode("c")[0]
+    assert state.scores[0, [b, c]].tolist() == [-CHARGE, -CHARGE - STRANGE]  # ab is a word
+    state = state.advance(torch.tensor([0]), torch.tensor([c]))
+    assert state.scores[0, [a, b]].tolist() == [-CHARGE, -CHARGE]  # once is enough
 
 
 @pytest.mark.parametrize("pause", [0, 300])
@@ -140,7 +152,9 @@ def test_long_recordings_are_scored_exactly_though_few_frames_are_looked_at(paus
 def test_a_hot_word_that_the_dictionary_lacks_may_sound_as_it_likes() -> None:
     log_probs = noise(1, 14)
     plain, memory = scorer(log_probs, torch.tensor([14]))
-    hot = PhonemeScorer(plain.model, WORDS, TOKENIZER, SPACE, frozenset({"bb", "ab"}))
+    hot = PhonemeScorer(
+        plain.model, WORDS, TOKENIZER, SPACE, plain.charges, frozenset({"bb", "ab"})
+    )
     assert hot.spoken("ab") == WORDS["ab"]  # it is known
     assert (hot.spoken("bb"), plain.spoken("bb")) == ((ANYTHING,), (UNKNOWN,))
     totals = {}

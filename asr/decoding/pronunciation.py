@@ -5,8 +5,10 @@ one, and what it has learnt of the one serves for the other. A word that the dic
 symbol that such words had in training; a hot word that it does not have may sound as it likes.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,9 @@ ANYTHING = phonemes.SIZE  # a phoneme more: whatever is likeliest in each frame
 WIDER = 64  # frames in which a word is sought beyond those before it, at first
 CHARGE = 0.5  # nats that a character is charged before its word is whole: what one costs where the word is right
 LONGEST = 40  # characters of a word that are charged
-MOST_CHARGED = CHARGE * LONGEST
+STRANGE = 12.0  # nats that a word is charged once it begins as none that can be pronounced
+MOST_CHARGED = CHARGE * LONGEST + STRANGE
+MAX_PREFIXES = 50_000  # remembered beginnings of words; some 20 MB
 
 
 class Sound:
@@ -129,6 +133,38 @@ def _accumulated(entering: Floats, heard: Floats) -> Floats:
     return np.concatenate([np.full((len(entering), 1), NOTHING), np.maximum(found, NOTHING)], 1)
 
 
+class Charges:
+    """What the beginning of a word is charged before it is whole, in nats: CHARGE a character, and STRANGE."""
+
+    def __init__(self, words: Iterable[str], tokenizer: Tokenizer) -> None:
+        """`words` are those that can be pronounced."""
+        self._words = sorted(words)
+        self._characters = [
+            (i, tokenizer.decode([i])) for i in tokenizer.encode(tokenizer.alphabet)
+        ]
+        self._size = tokenizer.size
+        self._known: dict[str, tuple[float, Any]] = {}
+
+    def __call__(self, spelled: str) -> tuple[float, Any]:
+        """Return the charge, and what each token (V,) changes it by; 0 for tokens that are no characters."""
+        found = self._known.get(spelled)
+        if found is None:
+            charged = self._charge(spelled)
+            changes = np.zeros(self._size, np.float32)
+            for token, character in self._characters:
+                changes[token] = self._charge(spelled + character) - charged
+            found = charged, changes
+            if len(self._known) >= MAX_PREFIXES:  # by whichever thread comes first
+                self._known.clear()
+            self._known[spelled] = found
+        return found
+
+    def _charge(self, spelled: str) -> float:
+        at = bisect_left(self._words, spelled)
+        begun = at < len(self._words) and self._words[at].startswith(spelled)
+        return CHARGE * min(len(spelled), LONGEST) + (0.0 if begun or not spelled else STRANGE)
+
+
 Row = tuple[Sound, str]
 """A hypothesis: the sound of its whole words, and the word that is being spelled."""
 
@@ -141,6 +177,7 @@ class PhonemeScorer:
     pronunciations: Mapping[str, tuple[int, ...]]
     tokenizer: Tokenizer
     space: int  # the id of the character between words
+    charges: Charges
     hot: Set[str] = frozenset()  # words to expect, known or not
 
     def start(self, memory: Memory, rows: int) -> "PhonemeState":
@@ -162,8 +199,8 @@ class PhonemeScorer:
 class PhonemeState:
     """The words of N hypotheses, R for each of the B utterances of `frames`.
 
-    What a row's word would cost is charged in advance, CHARGE a character, and taken back when it is whole: hypotheses
-    in the middle of a word can be compared with those that have ended theirs, and none gains by ending none.
+    What a row's word would cost is charged in advance and taken back when it is whole: hypotheses in the middle of a
+    word can be compared with those that have ended theirs, and none gains by ending none.
     """
 
     scorer: PhonemeScorer
@@ -193,8 +230,8 @@ class PhonemeState:
         """Log probabilities (N, V), summing over a text to that of its phonemes."""
         scores = np.empty((len(self.rows), self.scorer.tokenizer.size), np.float32)
         for row, ((sound, word), after) in enumerate(zip(self.rows, self.following, strict=True)):
-            charged = CHARGE * min(len(word), LONGEST)
-            scores[row] = -CHARGE if len(word) < LONGEST else 0.0
+            charged, changes = self.scorer.charges(word)
+            scores[row] = -changes
             scores[row, self.scorer.space] = after.prefix - sound.prefix + charged
             scores[row, Tokenizer.eos] = after.whole - sound.prefix + charged
         return torch.from_numpy(scores).to(self.device)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
-from asr.decoding.pronunciation import MOST_CHARGED, PhonemeScorer
+from asr.decoding.pronunciation import MOST_CHARGED, Charges, PhonemeScorer
 from asr.decoding.scorers import AttentionScorer, LmScorer, Scorer, WordCountScorer
 from asr.decoding.word_mixture import WordMixture
 from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
@@ -56,6 +56,9 @@ class Search:
     _look_aheads: dict[str, LookAhead] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _known_charges: dict[str, Charges] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def gain(self) -> float:
@@ -88,6 +91,11 @@ class Search:
         if self.pronunciations is not None:
             found += self.options.phoneme_weight * MOST_CHARGED
         return found
+
+    def _charges(self, words: Mapping[str, Any], tokenizer: Tokenizer) -> Charges:
+        if tokenizer.alphabet not in self._known_charges:
+            self._known_charges[tokenizer.alphabet] = Charges({*words, *self._hot}, tokenizer)
+        return self._known_charges[tokenizer.alphabet]
 
     @property
     def _hot(self) -> frozenset[str]:
@@ -132,7 +140,8 @@ class Search:
             if model.phonemes is None:
                 raise ConfigError("pronunciations: this model has no head for phonemes")
             space = _space(tokenizer, "pronunciations")
-            sounds = PhonemeScorer(model, self.pronunciations, tokenizer, space, self._hot)
+            charges = self._charges(self.pronunciations, tokenizer)
+            sounds = PhonemeScorer(model, self.pronunciations, tokenizer, space, charges, self._hot)
             found["phonemes"] = (options.phoneme_weight, sounds)
         if options.word_bonus:
             count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)
