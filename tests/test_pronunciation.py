@@ -13,8 +13,8 @@ from asr.decoding.pronunciation import (
     CHARGE,
     NOTHING,
     STRANGE,
-    Charges,
     Frames,
+    Lexicon,
     PhonemeScorer,
 )
 from asr.model.memory import Memory, length_mask
@@ -49,7 +49,7 @@ def scorer(log_probs: Tensor, lengths: Tensor) -> tuple[PhonemeScorer, Memory]:
     values = torch.arange(len(lengths), dtype=torch.float32)[:, None, None].expand(-1, 3, 1)
     sizes = torch.full((len(lengths),), 3)
     memory = Memory(values, sizes, values, length_mask(sizes, 3))
-    return PhonemeScorer(model, WORDS, TOKENIZER, SPACE, Charges(WORDS, TOKENIZER)), memory
+    return PhonemeScorer(model, Lexicon(WORDS, TOKENIZER), TOKENIZER, SPACE), memory
 
 
 def spoken(text: str) -> list[int]:
@@ -152,11 +152,11 @@ def test_long_recordings_are_scored_exactly_though_few_frames_are_looked_at(paus
 def test_a_hot_word_that_the_dictionary_lacks_may_sound_as_it_likes() -> None:
     log_probs = noise(1, 14)
     plain, memory = scorer(log_probs, torch.tensor([14]))
-    hot = PhonemeScorer(
-        plain.model, WORDS, TOKENIZER, SPACE, plain.charges, frozenset({"bb", "ab"})
-    )
-    assert hot.spoken("ab") == WORDS["ab"]  # it is known
-    assert (hot.spoken("bb"), plain.spoken("bb")) == ((ANYTHING,), (UNKNOWN,))
+    lexicon = Lexicon(WORDS, TOKENIZER, {"bb", "ab"})
+    hot = PhonemeScorer(plain.model, lexicon, TOKENIZER, SPACE)
+    assert lexicon.spoken("ab") == WORDS["ab"]  # it is known
+    assert lexicon.spoken("bb") == (ANYTHING,)
+    assert plain.lexicon.spoken("bb") == (UNKNOWN,)
     totals = {}
     for name, found in (("hot", hot), ("plain", plain)):
         state, total = found.start(memory, 1), 0.0

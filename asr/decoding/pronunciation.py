@@ -6,9 +6,8 @@ symbol that such words had in training; a hot word that it does not have may sou
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr import phonemes
+from asr.decoding.beginnings import Beginnings
 from asr.model import Memory, Seq2Seq
 from asr.tokenizer import Tokenizer
 
@@ -27,8 +27,6 @@ WIDER = 64  # frames in which a word is sought beyond those before it, at first
 CHARGE = 0.5  # nats that a character is charged before its word is whole: what one costs where the word is right
 LONGEST = 40  # characters of a word that are charged
 STRANGE = 12.0  # nats that a word is charged once it begins as none that can be pronounced
-MOST_CHARGED = CHARGE * LONGEST + STRANGE
-MAX_PREFIXES = 50_000  # remembered beginnings of words; some 20 MB
 
 
 class Sound:
@@ -133,36 +131,37 @@ def _accumulated(entering: Floats, heard: Floats) -> Floats:
     return np.concatenate([np.full((len(entering), 1), NOTHING), np.maximum(found, NOTHING)], 1)
 
 
-class Charges:
-    """What the beginning of a word is charged before it is whole, in nats: CHARGE a character, and STRANGE."""
+class Lexicon(Beginnings):
+    """How words sound, and what the beginning of one is charged before it is whole: CHARGE a character, and STRANGE.
 
-    def __init__(self, words: Iterable[str], tokenizer: Tokenizer) -> None:
-        """`words` are those that can be pronounced."""
-        self._words = sorted(words)
-        self._characters = [
-            (i, tokenizer.decode([i])) for i in tokenizer.encode(tokenizer.alphabet)
-        ]
-        self._size = tokenizer.size
-        self._known: dict[str, tuple[float, Any]] = {}
+    Without the charge a row would gain by ending no word.
+    """
 
-    def __call__(self, spelled: str) -> tuple[float, Any]:
-        """Return the charge, and what each token (V,) changes it by; 0 for tokens that are no characters."""
-        found = self._known.get(spelled)
-        if found is None:
-            charged = self._charge(spelled)
-            changes = np.zeros(self._size, np.float32)
-            for token, character in self._characters:
-                changes[token] = self._charge(spelled + character) - charged
-            found = charged, changes
-            if len(self._known) >= MAX_PREFIXES:  # by whichever thread comes first
-                self._known.clear()
-            self._known[spelled] = found
-        return found
+    def __init__(
+        self,
+        pronunciations: Mapping[str, tuple[int, ...]],
+        tokenizer: Tokenizer,
+        hot: Iterable[str] = (),
+    ) -> None:
+        """Words without a pronunciation are UNKNOWN; those that are `hot` may sound as they like."""
+        super().__init__(tokenizer)
+        self._spoken = {**dict.fromkeys(hot, (ANYTHING,)), **pronunciations}
+        self._words = sorted(self._spoken)
 
-    def _charge(self, spelled: str) -> float:
+    def spoken(self, word: str) -> tuple[int, ...]:
+        """The phonemes of a word."""
+        return self._spoken.get(word, (phonemes.UNKNOWN,))
+
+    @property
+    def most(self) -> float:
+        """See Beginnings."""
+        return CHARGE * LONGEST + STRANGE
+
+    def _value(self, spelled: str) -> float:
         at = bisect_left(self._words, spelled)
         begun = at < len(self._words) and self._words[at].startswith(spelled)
-        return CHARGE * min(len(spelled), LONGEST) + (0.0 if begun or not spelled else STRANGE)
+        strange = STRANGE if spelled and not begun else 0.0
+        return -CHARGE * min(len(spelled), LONGEST) - strange
 
 
 Row = tuple[Sound, str]
@@ -174,11 +173,9 @@ class PhonemeScorer:
     """Scores words by their pronunciations."""
 
     model: Seq2Seq
-    pronunciations: Mapping[str, tuple[int, ...]]
+    lexicon: Lexicon
     tokenizer: Tokenizer
     space: int  # the id of the character between words
-    charges: Charges
-    hot: Set[str] = frozenset()  # words to expect, known or not
 
     def start(self, memory: Memory, rows: int) -> "PhonemeState":
         """See Scorer."""
@@ -189,19 +186,10 @@ class PhonemeScorer:
         first = [(sound, "") for sound in [each.begin() for each in frames] for _ in range(rows)]
         return PhonemeState(self, frames, first, memory.mask.device)
 
-    def spoken(self, word: str) -> tuple[int, ...]:
-        """The phonemes of a word."""
-        unknown = ANYTHING if word in self.hot else phonemes.UNKNOWN
-        return self.pronunciations.get(word, (unknown,))
-
 
 @dataclass(frozen=True)
 class PhonemeState:
-    """The words of N hypotheses, R for each of the B utterances of `frames`.
-
-    What a row's word would cost is charged in advance and taken back when it is whole: hypotheses in the middle of a
-    word can be compared with those that have ended theirs, and none gains by ending none.
-    """
+    """The words of N hypotheses, R for each of the B utterances of `frames`."""
 
     scorer: PhonemeScorer
     frames: list[Frames]
@@ -220,7 +208,7 @@ class PhonemeState:
             }
             if new:
                 sounds, words = zip(*new.values(), strict=True)
-                spoken = [self.scorer.spoken(word) for word in words]
+                spoken = [self.scorer.lexicon.spoken(word) for word in words]
                 found |= zip(new, frames.extend(sounds, spoken), strict=True)
         following = [found[id(sound), word] if word else sound for sound, word in self.rows]
         object.__setattr__(self, "following", following)
@@ -230,10 +218,9 @@ class PhonemeState:
         """Log probabilities (N, V), summing over a text to that of its phonemes."""
         scores = np.empty((len(self.rows), self.scorer.tokenizer.size), np.float32)
         for row, ((sound, word), after) in enumerate(zip(self.rows, self.following, strict=True)):
-            charged, changes = self.scorer.charges(word)
-            scores[row] = -changes
-            scores[row, self.scorer.space] = after.prefix - sound.prefix + charged
-            scores[row, Tokenizer.eos] = after.whole - sound.prefix + charged
+            charged, scores[row] = self.scorer.lexicon(word)
+            scores[row, self.scorer.space] = after.prefix - sound.prefix - charged
+            scores[row, Tokenizer.eos] = after.whole - sound.prefix - charged
         return torch.from_numpy(scores).to(self.device)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> "PhonemeState":

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions
-from asr.decoding.pronunciation import MOST_CHARGED, Charges, PhonemeScorer
+from asr.decoding.pronunciation import Lexicon, PhonemeScorer
 from asr.decoding.scorers import AttentionScorer, LmScorer, Scorer, WordCountScorer
 from asr.decoding.word_mixture import WordMixture
 from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
@@ -56,7 +56,7 @@ class Search:
     _look_aheads: dict[str, LookAhead] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    _known_charges: dict[str, Charges] = field(
+    _lexicons: dict[str, Lexicon] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -88,14 +88,17 @@ class Search:
         found = 0.0
         if self.ngram is not None and self.options.ngram_weight:
             found += self.options.ngram_weight * self._look_ahead(self.ngram, tokenizer).most
-        if self.pronunciations is not None:
-            found += self.options.phoneme_weight * MOST_CHARGED
+        if self.pronunciations is not None and self.options.phoneme_weight:
+            lexicon = self._lexicon(self.pronunciations, tokenizer)
+            found += self.options.phoneme_weight * lexicon.most
         return found
 
-    def _charges(self, words: Mapping[str, Any], tokenizer: Tokenizer) -> Charges:
-        if tokenizer.alphabet not in self._known_charges:
-            self._known_charges[tokenizer.alphabet] = Charges({*words, *self._hot}, tokenizer)
-        return self._known_charges[tokenizer.alphabet]
+    def _lexicon(
+        self, pronunciations: Mapping[str, tuple[int, ...]], tokenizer: Tokenizer
+    ) -> Lexicon:
+        if tokenizer.alphabet not in self._lexicons:
+            self._lexicons[tokenizer.alphabet] = Lexicon(pronunciations, tokenizer, self._hot)
+        return self._lexicons[tokenizer.alphabet]
 
     @property
     def _hot(self) -> frozenset[str]:
@@ -140,8 +143,8 @@ class Search:
             if model.phonemes is None:
                 raise ConfigError("pronunciations: this model has no head for phonemes")
             space = _space(tokenizer, "pronunciations")
-            charges = self._charges(self.pronunciations, tokenizer)
-            sounds = PhonemeScorer(model, self.pronunciations, tokenizer, space, charges, self._hot)
+            lexicon = self._lexicon(self.pronunciations, tokenizer)
+            sounds = PhonemeScorer(model, lexicon, tokenizer, space)
             found["phonemes"] = (options.phoneme_weight, sounds)
         if options.word_bonus:
             count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)

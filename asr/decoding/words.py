@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr.decoding.beginnings import Beginnings
 from asr.model import Memory
 from asr.tokenizer import Tokenizer
 
 Context = Any
 """A word model's state: whatever can be the key of a dict."""
-
-MAX_PREFIXES = 50_000  # remembered beginnings of words; some 20 MB
 
 
 class WordModel(Protocol):
@@ -68,47 +67,28 @@ class Penalised:
         return self.ngram.unknown - self.penalty
 
 
-class LookAhead:
+class LookAhead(Beginnings):
     """What the beginning of a word says about it, before it is whole (Ortmanns & Ney 2000, section 3).
 
     m(u), the probability that a word begins with u, is the sum of the unigrams that do and of <unk>. A row that
-    spells u has been charged log m(u), which its whole word takes back: hypotheses in the middle of a word can be
-    compared with those that have ended theirs, and the sum over a word is its n-gram score all the same.
+    spells u has been charged log m(u), which its whole word takes back: the sum over a word is its n-gram score.
     """
 
     def __init__(self, ngram: WordModel, tokenizer: Tokenizer) -> None:
         """Sort the vocabulary, so that the words with a common beginning are neighbours."""
+        super().__init__(tokenizer)
         self.ngram = ngram
         words = sorted(ngram.unigrams().items())
         self._words = [word for word, _ in words]
         self._sums = np.concatenate([[0.0], np.exp([p for _, p in words]).cumsum()])
         self._unknown = float(np.exp(ngram.unknown))
-        self._characters = [
-            (id_, tokenizer.decode([id_])) for id_ in tokenizer.encode(tokenizer.alphabet)
-        ]
-        self._size = tokenizer.size
-        self._known: dict[str, tuple[float, Any]] = {}
 
     @property
     def most(self) -> float:
-        """The most that a row can have been charged in advance, in nats."""
-        return -self._mass("\uffff")
+        """See Beginnings: what a beginning costs that no known word has."""
+        return -self._value("\uffff")
 
-    def __call__(self, spelled: str) -> tuple[float, Any]:
-        """Return log m(u) and what each token (V,) changes it by; 0 for tokens that are no characters."""
-        found = self._known.get(spelled)
-        if found is None:
-            charged = self._mass(spelled)
-            changes = np.zeros(self._size, np.float32)
-            for token, character in self._characters:
-                changes[token] = self._mass(spelled + character) - charged
-            found = charged, changes
-            if len(self._known) >= MAX_PREFIXES:  # by whichever thread comes first
-                self._known.clear()
-            self._known[spelled] = found
-        return found
-
-    def _mass(self, spelled: str) -> float:
+    def _value(self, spelled: str) -> float:
         first = bisect_left(self._words, spelled)
         last = bisect_left(self._words, spelled + "\U0010ffff")
         known = self._sums[last] - self._sums[first]
