@@ -63,11 +63,16 @@ def load(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 @cache
 def dictionary() -> dict[str, tuple[int, ...]]:
-    """CMUdict, as the package pocketsphinx ships it. Raises ConfigError where that is not installed."""
+    """CMUdict. Raises ConfigError where the package that ships it is not installed."""
+    return load(cmudict())
+
+
+def cmudict() -> Path:
+    """CMUdict's file, as the package pocketsphinx ships it. Raises ConfigError where that is not installed."""
     try:
         import pocketsphinx
     except ImportError as error:
         raise ConfigError(
-            "model.phonemes needs the pronunciations of the package pocketsphinx: pip install pocketsphinx"
+            "CMUdict's pronunciations are in the package pocketsphinx: pip install pocketsphinx"
         ) from error
-    return load(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))
+    return Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))

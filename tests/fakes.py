@@ -17,6 +17,14 @@ from asr.tokenizer import Tokenizer
 SLOTS = 997
 
 
+def arpa(*words: str) -> str:
+    """An ARPA file of unigrams, in which all words are equally likely."""
+    lines = ["-1.0\t<unk>", "-99\t<s>", "-1.0\t</s>", *(f"-0.5\t{word}" for word in words)]
+    return "\n".join(
+        ["\\data\\", f"ngram 1={len(lines)}", "", "\\1-grams:", *lines, "", "\\end\\", ""]
+    )
+
+
 @dataclass(frozen=True)
 class ToyState:
     """The whole history as one number per row, so that a row moved wrongly changes every later score."""

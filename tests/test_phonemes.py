@@ -6,24 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import arpa
 
 from asr import phonemes
 from asr.errors import ConfigError
 from asr.phonemes import SIZE, SYMBOLS, UNKNOWN, encode
 from recipes.lm import pronounce
-
-ARPA = """\\data\\
-ngram 1=5
-
-\\1-grams:
--1.0\t<unk>
--99\t<s>
--1.0\t</s>
--0.5\thorse
--0.5\tscrooge
-
-\\end\\
-"""
 
 
 def spell(text: str) -> str:
@@ -97,7 +85,7 @@ def test_words_that_cmudict_lacks_are_pronounced_by_rule(tmp_path: Path) -> None
     assert found["horse"] == ("HH", "AO", "R", "S")
     assert found["scrooge"] == ("S", "K", "R", "UW", "JH")
     assert found["shoolbred's"][:3] == ("SH", "UW", "L")
-    (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
+    (tmp_path / "words.arpa").write_text(arpa("horse", "scrooge"), encoding="utf-8")
     output = tmp_path / "words.gz"
     assert pronounce.main([str(tmp_path / "words.arpa"), "--output", str(output)]) == 0
     assert set(phonemes.load(output)) == {"horse", "scrooge"}

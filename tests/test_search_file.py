@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import arpa
 
 from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, ConfigError
@@ -12,18 +13,6 @@ from asr.lm_checkpoint import TrainedLm, save_lm
 from asr.model.lm import CharacterLm, LmOptions
 from asr.search_file import copy_search, default_search
 from asr.tokenizer import Tokenizer
-
-ARPA = """\\data\\
-ngram 1=4
-
-\\1-grams:
--1.0\t<unk>
--99\t<s>
--1.0\t</s>
--0.5\thorse
-
-\\end\\
-"""
 
 
 def test_a_model_without_a_file_beside_it_is_decoded_greedily(tmp_path: Path) -> None:
@@ -35,7 +24,7 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     tokenizer = Tokenizer()
     lm = CharacterLm(tokenizer.size, LmOptions(embedding=4, width=8))
     save_lm(tmp_path / "lm.pt", TrainedLm(lm, tokenizer, {}))
-    (tmp_path / "words.arpa").write_text(ARPA, encoding="utf-8")
+    (tmp_path / "words.arpa").write_text(arpa("horse"), encoding="utf-8")
     (tmp_path / "words.dict").write_text("horse HH AO R S\n", encoding="utf-8")
     (tmp_path / "english.toml").write_text(
         'lm = "lm.pt"\nngram = "words.arpa"\npronunciations = "words.dict"\n'

@@ -15,6 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
+from fakes import arpa
 from recognizers import tiny_trained
 from typer.testing import CliRunner, Result
 
@@ -27,7 +28,6 @@ from asr.writers import WRITERS
 Make = Callable[..., Path]
 Asr = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[1]
-ARPA = "\\data\\\nngram 1=4\n\n\\1-grams:\n-1\t<unk>\n-99\t<s>\n-1\t</s>\n-0.5\thorse\n\n\\end\\\n"
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def test_the_settings_name_engine_precision_and_what_the_search_adds(
     plain = {"lm": None, "ngram": None, "hotwords": None, "engine": "torch", "int8": False}
     assert plain.items() <= _settings(asr, path).items()
 
-    (tmp_path / "words.arpa").write_text(ARPA)
+    (tmp_path / "words.arpa").write_text(arpa("horse"))
     (tmp_path / "model.toml").write_text('ngram = "words.arpa"')
     words.write_text("alice")
     found = _settings(asr, path, "--hotwords", words, "--int8")

@@ -94,6 +94,15 @@ def test_a_calibration_is_written_that_can_be_read(
     assert values["cross_validated"] is True
     assert load_calibration(output).heard is not None
     assert plot.read_bytes().startswith(b"\x89PNG")
+    bundled = checkpoint.bundled().with_name("english-calibration.json")
+    kept = [*arguments, "--heard", str(bundled), "--output", str(output)]
+    first = load_calibration(output)
+    assert confidence.main(kept) == 0
+    again, theirs = load_calibration(output), load_calibration(bundled)
+    assert again.heard == theirs.heard != first.heard
+    assert again.right != theirs.right
+    assert confidence.main([*arguments, "--heard", str(tmp_path / "none.json")]) == 2
+    assert "none.json: cannot read calibration" in capsys.readouterr().err
 
 
 def test_figures_of_word_times_are_in_milliseconds() -> None:

@@ -21,7 +21,7 @@ LAST = "last.pt"  # the whole state, for resuming
 PLATEAU = (
     "plateau.pt"  # the whole state before the learning rate began to fall, for training longer
 )
-BEST = "best.pt"  # the model with the best dev WER so far
+BEST = "best.pt"  # the model that dev has liked best so far
 FINAL = "model.pt"
 
 

@@ -3,7 +3,8 @@
 The calibration is fitted on the words of one manifest and reported on another. Where both are the same, the report is
 cross-validated: every other speaker (by name) is judged by a calibration of the rest, and the file is fitted on all.
 A second part tells words that were spoken from words that a decoder makes of noise: it is fitted on white noise and
-chords beside the speech, and reported also on sounds that it has not seen, pink noise and sweeps.
+chords beside the speech, or an earlier one is kept (--heard), and reported also on sounds that it has not seen, pink
+noise and sweeps.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from asr.confidence import (
     chance_heard,
     confidences,
     fit,
+    load_calibration,
     smoothed,
     word_features,
 )
@@ -206,6 +208,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("test", help="the manifest to report on; the same: cross-validated by speaker")
     add("--output", type=Path, help="the calibration file to write")
     add("--plot", type=Path, help="the reliability diagram to write, a PNG")
+    add(
+        "--heard", help="keep what this calibration says of speech and noise; only words are fitted"
+    )
     add("--greedy", action="store_true", help="greedy search, whatever is beside the model")
     add("--sounds", type=int, default=24, help="recordings of each kind of sound without speech")
     add("--seed", type=int, default=1)
@@ -222,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = recognised(model, manifest.read(options.fit))
         noise = invented(model, FITTED_SOUNDS, options.sounds, options.seed)
         calibration = fitted(words, noise)
+        if options.heard:
+            calibration = replace(calibration, heard=load_calibration(options.heard).heard)
         tested = words if same else recognised(model, manifest.read(options.test))
         if tested.right.all() or not tested.right.any():
             raise ConfigError(f"{options.test}: all words are right, or none: nothing to report")
@@ -229,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     chance, spoken = cross_validated(words, noise) if same else judged(tested, calibration)
+    if options.heard:
+        spoken = judged(tested, calibration)[1]
     raw = np.array(confidences(tested.rows, None))
     unseen = {}
     for name in SOUNDS:

@@ -66,11 +66,12 @@ if [ "$config" = here ]; then # its second and third part
     run=runs/here-phonemes
 fi
 
-# The search is the bundled model's, with its language models; the confidence is not fitted. Only mini and here hear
-# phonemes.
-not_there='^calibration'
-[[ $config = mini || $config = here ]] || not_there+='|^pronunciations|^phoneme_weight'
-sed -E -e "/$not_there/d" -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
+# The search is the bundled model's, with its language models; the confidence is not fitted. Only here has layers for
+# phonemes: the others are searched without, with the weights that were chosen so.
+edits=(-e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|')
+[ "$config" = here ] || edits+=(-e '/^pronunciations/d' -e '/^phoneme_weight/d' \
+    -e 's/^ngram_weight = .*/ngram_weight = 0.5/' -e 's/^length_bonus = .*/length_bonus = 0.4/')
+sed "${edits[@]}" asr/assets/english.toml > "$run/model.toml"
 
 evaluate() { # name of a set, options of asr evaluate
     asr evaluate "$run/model.pt" "$manifests/$1.jsonl" "${@:2}" || [ $? -eq 1 ]

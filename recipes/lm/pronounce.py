@@ -34,13 +34,11 @@ def pronunciations(words: Sequence[str]) -> dict[str, Pronunciation]:
 
 def by_rule(words: Sequence[str]) -> list[Pronunciation]:
     """The phonemes of words by flite. Raises ConfigError where it is not installed, or says something else."""
-    paragraphs = "".join(
-        f"{word}\n\n" for word in words
-    )  # each an utterance, with a line of its own
+    utterances = "".join(f"{word}\n\n" for word in words)  # flite answers with a line for each
     command = ["flite", "-f", "/dev/stdin", "-ps", "none"]
     try:
         spoken = subprocess.run(
-            command, input=paragraphs, capture_output=True, text=True, check=True
+            command, input=utterances, capture_output=True, text=True, check=True
         )
     except FileNotFoundError as error:
         raise ConfigError("flite is not installed: apt-get install flite") from error
@@ -71,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = [w for w in NgramModel.load(options.ngram).unigrams() if not w.startswith("<")]
         found = pronunciations(words)
-    except AsrError as error:
+        lines = "".join(f"{word} {' '.join(symbols)}\n" for word, symbols in found.items())
+        with atomic_write(options.output, "wb") as file:
+            file.write(gzip.compress(lines.encode(), mtime=0))
+    except (AsrError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    lines = "".join(f"{word} {' '.join(symbols)}\n" for word, symbols in found.items())
-    with atomic_write(options.output, "wb") as file:
-        file.write(gzip.compress(lines.encode(), mtime=0))
     print(f"{options.output}: {len(found)} words")
     return 0
 
