@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.decoding import DecodingOptions, HotWords, Search
+    from asr.decoding import DecodingOptions, HotWords, Ranking, Search
     from asr.errors import AsrError
     from asr.recognizer import Recognizer, load, transcribe
     from asr.transcript import Failure, Segment, Transcript, Word
@@ -31,6 +31,7 @@ __all__ = [
     "DecodingOptions",
     "Failure",
     "HotWords",
+    "Ranking",
     "Recognizer",
     "Search",
     "Segment",
@@ -46,6 +47,7 @@ _HOMES = {
     "DecodingOptions": "asr.decoding",
     "Failure": "asr.transcript",
     "HotWords": "asr.decoding",
+    "Ranking": "asr.decoding",
     "Recognizer": "asr.recognizer",
     "Search": "asr.decoding",
     "Segment": "asr.transcript",

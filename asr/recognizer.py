@@ -139,7 +139,8 @@ class Recognizer:
     def settings(self) -> dict[str, Any]:
         """What transcripts say of how they were made: the search, what it adds to the model, engine and precision."""
         made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
-        return asdict(self.options) | self.search.in_use() | made_by
+        ranking = None if self.search.ranking is None else asdict(self.search.ranking)
+        return asdict(self.options) | {"ranking": ranking} | self.search.in_use() | made_by
 
     def transcribe(
         self,

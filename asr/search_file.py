@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asr import options
 from asr.confidence import Calibration, load_calibration
-from asr.decoding import DecodingOptions, Search
+from asr.decoding import DecodingOptions, Ranking, Search
 from asr.errors import ConfigError
 from asr.files import atomic_write, content_name
 
@@ -25,6 +25,9 @@ class SearchFile:
     """What the file may hold; the names of other files are relative to it."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    ranking: Ranking | None = (
+        None  # of what the beam has finished; as in the beam where it is not there
+    )
     lm: str | None = None  # character language model, as asr.lm_checkpoint saves it
     ngram: str | None = None  # word n-gram model, ARPA or this project's binary
     word_lm: str | None = None  # word LSTM beside the n-grams, as asr.lm_checkpoint saves it
@@ -41,7 +44,7 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     if not path.exists():
         return Search(), None
     found = read(path)
-    search = Search(found.decoding)
+    search = Search(found.decoding, ranking=found.ranking)
     if found.lm is not None:
         from asr.lm_checkpoint import load_lm
 
@@ -87,10 +90,16 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
                 raise ConfigError(f"{path}: {key}: an exported model has another {target.name}")
             shutil.copyfile(path.parent / name, target)
             lines.append(f"{key} = {json.dumps(target.name, ensure_ascii=False)}")
-    decoding = options.to_dict(found.decoding).items()
-    lines += ["", "[decoding]", *(f"{key} = {json.dumps(value)}" for key, value in decoding)]
+    lines += _table("decoding", found.decoding)
+    if found.ranking is not None:
+        lines += _table("ranking", found.ranking)
     with atomic_write(Path(folder) / INSIDE) as file:
         file.writelines(f"{line}\n" for line in lines)
+
+
+def _table(name: str, values: DecodingOptions | Ranking) -> list[str]:
+    given = [(key, value) for key, value in options.to_dict(values).items() if value is not None]
+    return ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in given)]
 
 
 def read(path: str | Path) -> SearchFile:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss
 
 from asr import phonemes
-from asr.decoding import DecodingOptions, Hypothesis, Search, decode, greedy
+from asr.decoding import DecodingOptions, Hypothesis, Ranking, Search, decode, greedy
 from asr.decoding.ctc_prefix import start as ctc_start
 from asr.decoding.hotwords import HotWords
 from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
@@ -170,6 +170,63 @@ def test_a_wide_beam_equals_brute_force_with_every_scorer_on(bonuses: dict[str, 
         assert [h.score for h in found] == pytest.approx([e.score for e in expected], abs=1e-4)
 
 
+RANKING = Ranking(
+    ctc_weight=0.1, ngram_weight=0.9, phoneme_weight=0.1, word_bonus=-0.3, length_bonus=1.2
+)
+
+
+def test_what_a_beam_has_finished_is_put_in_order_by_other_weights() -> None:
+    """The score is the definition's with the ranking's weights, and the order differs from the beam's."""
+    model = JointToy(TOKENIZER, seed=3)
+    memory = model.memory([2, 8])
+    plain = full_search(beam_size=40, nbest=12)
+    ranked = replace(
+        plain, options=replace(plain.options, nbest=1), ranking=replace(RANKING, candidates=12)
+    )
+    options, moved = RANKING.of(plain.options), 0
+    for i, (all_, (best,)) in enumerate(
+        zip(
+            decode(model, memory, TOKENIZER, plain),
+            decode(model, memory, TOKENIZER, ranked),
+            strict=True,
+        )
+    ):
+        scores = []
+        for h in all_:
+            parts = expected_parts(model, memory, i, h.tokens)
+            total = sum(weight * parts[name] for name, weight in options.weights().items())
+            scores.append(total + 1.2 * len(h.tokens))
+        first = max(range(len(all_)), key=scores.__getitem__)
+        assert best.tokens == all_[first].tokens
+        assert best.score == pytest.approx(scores[first], abs=1e-3)
+        moved += first > 0
+    assert moved
+
+
+def test_only_the_best_candidates_are_ranked_and_absent_scorers_do_not_count() -> None:
+    model = JointToy(TOKENIZER, seed=3)
+    memory = model.memory([8])
+    alone = Search(DecodingOptions(beam_size=20, nbest=5), ranking=Ranking(candidates=1))
+    free = decode(model, memory, TOKENIZER, replace(alone, ranking=None))[0]
+    beyond = replace(alone, ranking=Ranking(candidates=99, lm_weight=3.0, ngram_weight=2.0))
+    for search in (alone, beyond):
+        found = decode(model, memory, TOKENIZER, search)[0]
+        assert [(h.tokens, h.score) for h in found] == [(h.tokens, h.score) for h in free]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"candidates": 0}, r"ranking\.candidates is 0; it must be 1 or more"),
+        ({"ctc_weight": 1.5}, r"ranking\.ctc_weight is 1\.5; it must be from 0 to 1"),
+        ({"ngram_weight": -1.0}, r"ranking\.ngram_weight is -1\.0; it must be 0 or more"),
+    ],
+)
+def test_a_wrong_ranking_is_refused(given: dict[str, float], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Ranking(**given)  # type: ignore[arg-type]
+
+
 def test_the_parts_are_the_sums_of_each_scorer() -> None:
     model = JointToy(TOKENIZER, seed=5)
     memory = model.memory([8, 2, 6])
@@ -182,14 +239,19 @@ def test_the_parts_are_the_sums_of_each_scorer() -> None:
     assert spoken == {"attention", "ctc", "lm", "ngram", "phonemes", "words", "hotwords"}
 
 
+@pytest.mark.parametrize("ranking", [None, RANKING], ids=["beam's weights", "ranked by others"])
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
-def test_a_beam_never_scores_below_greedy_with_every_scorer_on(beam_size: int) -> None:
+def test_a_beam_never_scores_below_greedy_with_every_scorer_on(
+    beam_size: int, ranking: Ranking | None
+) -> None:
     better = 0
     for seed in range(4):
         model = JointToy(TOKENIZER, seed=seed)
         memory = model.memory([8, 5, 2])
-        floors = decode(model, memory, TOKENIZER, full_search(beam_size=1, nbest=1))
-        found = decode(model, memory, TOKENIZER, full_search(beam_size=beam_size))
+        search = replace(full_search(beam_size=beam_size), ranking=ranking)
+        narrow = replace(search, options=replace(search.options, beam_size=1))
+        floors = decode(model, memory, TOKENIZER, narrow)
+        found = decode(model, memory, TOKENIZER, search)
         for (best,), (floor,) in zip(found, floors, strict=True):
             assert best.score >= floor.score - 1e-5
             better += best.score > floor.score + 1e-5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import arpa
 
-from asr.decoding import DecodingOptions, Search
+from asr.decoding import DecodingOptions, Ranking, Search
 from asr.errors import AsrError, ConfigError
 from asr.lm_checkpoint import TrainedLm, save_lm
 from asr.model.lm import CharacterLm, LmOptions
@@ -28,11 +28,13 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     (tmp_path / "words.dict").write_text("horse HH AO R S\n", encoding="utf-8")
     (tmp_path / "english.toml").write_text(
         'lm = "lm.pt"\nngram = "words.arpa"\npronunciations = "words.dict"\n'
-        "[decoding]\nbeam_size = 8\nctc_weight = 0.3\n",
+        "[decoding]\nbeam_size = 8\nctc_weight = 0.3\n[ranking]\nlength_bonus = 2\n",
         encoding="utf-8",
     )
     search, calibration = default_search(tmp_path / "english.pt")
     assert search.options == DecodingOptions(beam_size=8, ctc_weight=0.3)
+    assert search.ranking == Ranking(length_bonus=2.0)
+    assert search.order == DecodingOptions(beam_size=8, ctc_weight=0.3, length_bonus=2.0)
     assert search.lm is not None
     assert search.lm.tokenizer.alphabet == tokenizer.alphabet
     assert search.ngram is not None
@@ -47,6 +49,7 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     copy_search(tmp_path / "english.pt", tmp_path / "out")
     copied, _ = default_search(tmp_path / "out")
     assert copied.pronunciations == search.pronunciations
+    assert (copied.options, copied.ranking) == (search.options, search.ranking)
 
 
 def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> None:
@@ -67,6 +70,7 @@ def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> Non
             r"english\.toml: unknown option decoding\.beam; allowed are beam",
         ),
         ("[decoding]\nbeam_size = 0\n", r"english\.toml: beam_size is 0"),
+        ("[ranking]\nngram_weight = -1\n", r"english\.toml: ranking\.ngram_weight is -1"),
         ("lm = 3\n", r"english\.toml: option lm: a value of type str"),
         ("lm = \n", r"english\.toml: not a TOML file"),
         ('lm = "none.pt"\n', r"none\.pt: cannot read"),

@@ -8,12 +8,21 @@ from asr.decoding.beam import beam
 from asr.decoding.greedy import greedy
 from asr.decoding.hotwords import HotWords
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.options import DecodingOptions
+from asr.decoding.options import DecodingOptions, Ranking
 from asr.decoding.search import Search
 from asr.model import Memory, Seq2Seq
 from asr.tokenizer import Tokenizer
 
-__all__ = ["DecodingOptions", "HotWords", "Hypothesis", "Search", "beam", "decode", "greedy"]
+__all__ = [
+    "DecodingOptions",
+    "HotWords",
+    "Hypothesis",
+    "Ranking",
+    "Search",
+    "beam",
+    "decode",
+    "greedy",
+]
 
 
 def decode(

@@ -3,7 +3,7 @@
 All utterances and all their hypotheses are rows of one call of each scorer a token; only `advance` moves them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
@@ -41,15 +41,17 @@ def beam(
     """Search with `beam_size` hypotheses an utterance; n-best lists, best first, in the batch's order.
 
     At each step the beam_size best candidates of an utterance are those with the highest normalised score; those
-    that are eos end, and the beam is filled up with the next best. The best result never scores below that of
-    greedy search with the same scorers. An utterance without memory is not decoded: it has one hypothesis without
-    tokens. Raises ConfigError where the search does not fit the model.
+    that are eos end, and the beam is filled up with the next best. Those that have ended are put in order by
+    `search.order`. The best result never scores below that of greedy search with the same scorers. An utterance
+    without memory is not decoded: it has one hypothesis without tokens. Raises ConfigError where the search does not
+    fit the model.
     """
     options, scorers = search.options, search.scorers(model, tokenizer)
-    weights = {name: weight for name, (weight, _) in scorers.items()}
+    weights = [weight for weight, _ in scorers.values()]
     lengths = memory.lengths.tolist()
     limits = [options.token_limit(n * model.frame_seconds) for n in lengths]
-    finished = Finished(limits, lengths, options, search.gain, search.charged(tokenizer))
+    kept = replace(options, nbest=search.kept)
+    finished = Finished(limits, lengths, kept, search.gain, search.charged(tokenizer))
     history = History()
     others = tuple(scorer for name, (_, scorer) in scorers.items() if name != "attention")
     if not any(lengths):
@@ -58,7 +60,7 @@ def beam(
     for length in count():
         scores = torch.stack([state.scores for state in (live.attending, *live.others)])
         covered = _covered(live, options)
-        choice = _choose(live, _joint(scores, list(weights.values())), covered, length, options)
+        choice = _choose(live, _joint(scores, weights), covered, length, options)
         finished.add(live.utterances, choice, live.parts, scores[..., Tokenizer.eos], length)
         keep = (~finished.done(live.utterances, choice, length)).nonzero().squeeze(1)
         if not len(keep):
@@ -66,7 +68,10 @@ def beam(
         live = _advance(live, choice, scores, covered, keep, history)
     ends = [end for utterance in range(len(lengths)) for end in finished.leaders(utterance)]
     found: list[dict[tuple[int, ...], Hypothesis]] = [{} for _ in lengths]
-    for end, hypothesis in zip(ends, history.trace(ends, lengths, options, weights), strict=True):
+    counted = search.order.weights()
+    order = {name: counted[name] for name in scorers}
+    traced = history.trace(ends, lengths, search.order, order)
+    for end, hypothesis in zip(ends, traced, strict=True):
         found[end.utterance][hypothesis.tokens] = hypothesis  # greedy's may be there twice
     ranked = [sorted(distinct.values(), key=lambda h: -h.score) for distinct in found]
     return [best[: options.nbest] or [empty_hypothesis()] for best in ranked]

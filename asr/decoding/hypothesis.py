@@ -21,9 +21,9 @@ COVERED = 0.5  # total attention above which a memory step counts as read
 class Hypothesis:
     """One token sequence for one utterance, without sos and eos.
 
-    `score` is what the search ranks by (see DecodingOptions). `token_log_probs` holds one value per token and then
-    eos's: the search's score counts eos also where it had to be forced at the token limit, and `ended` is False
-    there. `attention` is (L, U) float32 on the CPU, one row per token, cut to the utterance's own memory length.
+    `score` is what the search ranks by (see DecodingOptions and Ranking). `token_log_probs` holds one value per token
+    and then eos's: the search's score counts eos also where it had to be forced at the token limit, and `ended` is
+    False there. `attention` is (L, U) float32 on the CPU, one row per token, cut to the utterance's own memory length.
     `parts` are the unweighted sums of each scorer, eos included, by name; "attention" is that of token_log_probs.
     An utterance without any audio has no tokens, no log probabilities and ended False.
     """
@@ -93,7 +93,7 @@ class History:
     ) -> list[Hypothesis]:
         """Return the hypotheses that stopped at `ends`.
 
-        `lengths` are the memory lengths by utterance, `weights` those of the scorers by name, attention first.
+        `lengths` are the memory lengths by utterance, `weights` those of the scorers by name, in their order.
         """
         parents = [p.tolist() for p in self.parents]
         tokens = [t.tolist() for t in self.tokens]

@@ -1,7 +1,7 @@
 """What a search can be told: its width, what it ranks by, and when it must end."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asr.errors import ConfigError
 
@@ -24,7 +24,7 @@ NOT_NEGATIVE = (
 class DecodingOptions:
     """Options of greedy and beam search.
 
-    A finished hypothesis y of L tokens is ranked by
+    A finished hypothesis y of L tokens is ranked by (unless a Ranking says otherwise)
 
         score(y) = S(y) / ((5 + L) / 6)^length_penalty + length_bonus * L + coverage_bonus * C(y)
         S(y) = (1 - ctc_weight) * log P_attention(y, eos) + ctc_weight * log P_ctc(y)
@@ -78,6 +78,53 @@ class DecodingOptions:
                 f"word_lm_share is {self.word_lm_share}; it must be from 0 to less than 1"
             )
 
+    def weights(self) -> dict[str, float]:
+        """What the sum of each scorer counts in S(y), by the scorers' names in Hypothesis.parts."""
+        return {
+            "attention": 1 - self.ctc_weight,
+            "ctc": self.ctc_weight,
+            "lm": self.lm_weight,
+            "ngram": self.ngram_weight,
+            "phonemes": self.phoneme_weight,
+            "words": self.word_bonus,
+            "hotwords": self.hotword_boost,
+        }
+
     def token_limit(self, seconds: float) -> int:
         """Return the number of tokens that a recording of `seconds` may have; none where there is no audio."""
         return math.ceil(seconds * self.max_tokens_per_second) + EXTRA_TOKENS if seconds > 0 else 0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Weights by which a beam's best finished hypotheses are put in order, where they differ from the beam's.
+
+    A beam compares texts of the same length, some of which have read less of the audio than others: weights that let
+    language say more than the decoder need a large length bonus, and with it those get ahead that write much and read
+    little. Finished texts have all read to the end, so such weights may order them. None is as in the search; scorers
+    that it does not have do not count.
+    """
+
+    candidates: int = (
+        8  # the best of the beam's finished hypotheses, as many as are ranked at least
+    )
+    ctc_weight: float | None = None
+    lm_weight: float | None = None
+    ngram_weight: float | None = None
+    phoneme_weight: float | None = None
+    word_bonus: float | None = None
+    length_bonus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ConfigError(f"ranking.candidates is {self.candidates}; it must be 1 or more")
+        try:
+            self.of(DecodingOptions())
+        except ConfigError as error:
+            raise ConfigError(f"ranking.{error}") from error
+
+    def of(self, searched: DecodingOptions) -> DecodingOptions:
+        """The options whose score orders what a search with the options `searched` has found."""
+        given = {name: weight for name, weight in vars(self).items() if weight is not None}
+        del given["candidates"]
+        return replace(searched, **given)

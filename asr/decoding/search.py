@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from asr.decoding.ctc_prefix import CtcScorer
 from asr.decoding.hotwords import HotWords
-from asr.decoding.options import DecodingOptions
+from asr.decoding.options import DecodingOptions, Ranking
 from asr.decoding.pronunciation import Lexicon, PhonemeScorer
 from asr.decoding.scorers import AttentionScorer, LmScorer, Scorer, WordCountScorer
 from asr.decoding.word_mixture import WordMixture
@@ -50,6 +50,7 @@ class Search:
     hotwords: HotWords | None = None
     word_lm: WordLstm | None = None  # beside the n-grams
     pronunciations: Mapping[str, tuple[int, ...]] | None = None  # of words (asr.phonemes)
+    ranking: Ranking | None = None  # of finished hypotheses, where it is not the beam's
     # what to call these in results, by field; they are not told apart by it
     names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     # by alphabet; sorting a vocabulary takes a moment
@@ -67,6 +68,17 @@ class Search:
         if self.hotwords is not None:
             found += self.options.hotword_boost * float(self.hotwords.gains.max())
         return found
+
+    @property
+    def order(self) -> DecodingOptions:
+        """The options by whose score finished hypotheses are put in order."""
+        return self.options if self.ranking is None else self.ranking.of(self.options)
+
+    @property
+    def kept(self) -> int:
+        """How many finished hypotheses of an utterance are put in order."""
+        candidates = self.ranking.candidates if self.ranking is not None else 1
+        return min(max(candidates, self.options.nbest), self.options.beam_size)
 
     def in_use(self) -> dict[str, str | None]:
         """The names of what a search may have: None for what is not there or has weight 0."""
@@ -121,38 +133,34 @@ class Search:
         Raises ConfigError naming what does not fit the model or its alphabet.
         """
         options, alphabet = self.options, tokenizer.alphabet
-        found: dict[str, tuple[float, Scorer]] = {
-            "attention": (1 - options.ctc_weight, AttentionScorer(model))
-        }
+        found: dict[str, Scorer] = {"attention": AttentionScorer(model)}
         if options.ctc_weight:
             if model.ctc is None:
                 raise ConfigError(
                     f"ctc_weight is {options.ctc_weight}; this model has no CTC head, so it must be 0"
                 )
-            found["ctc"] = (options.ctc_weight, CtcScorer(model))
+            found["ctc"] = CtcScorer(model)
         if self.lm is not None and options.lm_weight:
             _same_alphabet("language model", self.lm.tokenizer.alphabet, alphabet)
-            found["lm"] = (options.lm_weight, LmScorer(self.lm.model))
+            found["lm"] = LmScorer(self.lm.model)
         if self.word_lm is not None and self.ngram is None:
             raise ConfigError("word_lm: needs the n-grams that it is mixed with, ngram")
         if self.ngram is not None and options.ngram_weight:
             space = _space(tokenizer, "ngram")
-            words = WordScorer(self._look_ahead(self.ngram, tokenizer), tokenizer, space)
-            found["ngram"] = (options.ngram_weight, words)
+            found["ngram"] = WordScorer(self._look_ahead(self.ngram, tokenizer), tokenizer, space)
         if self.pronunciations is not None and options.phoneme_weight:
             if model.phonemes is None:
                 raise ConfigError("pronunciations: this model has no head for phonemes")
             space = _space(tokenizer, "pronunciations")
             lexicon = self._lexicon(self.pronunciations, tokenizer)
-            sounds = PhonemeScorer(model, lexicon, tokenizer, space)
-            found["phonemes"] = (options.phoneme_weight, sounds)
+            found["phonemes"] = PhonemeScorer(model, lexicon, tokenizer, space)
         if options.word_bonus:
-            count = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)
-            found["words"] = (options.word_bonus, count)
+            found["words"] = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)
         if self.hotwords is not None and options.hotword_boost:
             _same_alphabet("hot words", self.hotwords.alphabet, alphabet)
-            found["hotwords"] = (options.hotword_boost, self.hotwords)
-        return found
+            found["hotwords"] = self.hotwords
+        weights = options.weights()
+        return {name: (weights[name], scorer) for name, scorer in found.items()}
 
 
 def _same_alphabet(what: str, found: str, wanted: str) -> None:
