@@ -204,8 +204,8 @@ def test_all_public_names_are_there_and_documented() -> None:
     )
     names, undocumented, listed = found
     assert names == [
-        *("AsrError", "DecodingOptions", "Failure", "HotWords", "Recognizer", "Search"),
-        *("Segment", "Transcript", "VadOptions", "Word", "load", "transcribe"),
+        *("AsrError", "DecodingOptions", "Failure", "HotWords", "Ranking", "Recognizer"),
+        *("Search", "Segment", "Transcript", "VadOptions", "Word", "load", "transcribe"),
     ]
     assert undocumented == []
     assert set(names) <= set(listed)
