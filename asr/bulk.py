@@ -16,7 +16,7 @@ from typing import Any
 from asr import audio
 from asr.errors import AsrError, AudioError, ConfigError
 from asr.inputs import Source, find, is_finished, output_stems
-from asr.recognizer import OnProgress, Recognizer
+from asr.recognizer import BATCH_SECONDS, OnProgress, Recognizer
 from asr.transcript import Transcript
 
 Result = Transcript | AsrError
@@ -145,7 +145,7 @@ def run(
     sources: Sequence[Source],
     scratch: Path,
     *,
-    batch_seconds: float = 120.0,
+    batch_seconds: float = BATCH_SECONDS,
     attention: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Iterator[tuple[int, Result]]:

@@ -18,7 +18,7 @@ from asr.errors import AsrError, ConfigError
 from asr.files import atomic_write
 from asr.manifest import Utterance
 from asr.metrics import Counts
-from asr.recognizer import Recognizer
+from asr.recognizer import BATCH_SECONDS, Recognizer
 from asr.text import normalise
 from asr.transcript import Transcript
 
@@ -120,7 +120,7 @@ def evaluate(
     recognizer: Recognizer,
     utterances: Sequence[Utterance],
     *,
-    batch_seconds: float = 120.0,
+    batch_seconds: float = BATCH_SECONDS,
     progress: bool = False,
 ) -> Evaluation:
     """Transcribe `utterances` and score them; `batch_seconds` bounds the padded audio that is decoded at once.

@@ -171,7 +171,12 @@ def test_a_wide_beam_equals_brute_force_with_every_scorer_on(bonuses: dict[str, 
 
 
 RANKING = Ranking(
-    ctc_weight=0.1, ngram_weight=0.9, phoneme_weight=0.1, word_bonus=-0.3, length_bonus=1.2
+    ctc_weight=0.1,
+    ngram_weight=0.9,
+    phoneme_weight=0.1,
+    word_bonus=-0.3,
+    length_bonus=1.2,
+    coverage_bonus=0.0,
 )
 
 
@@ -179,7 +184,7 @@ def test_what_a_beam_has_finished_is_put_in_order_by_other_weights() -> None:
     """The score is the definition's with the ranking's weights, and the order differs from the beam's."""
     model = JointToy(TOKENIZER, seed=3)
     memory = model.memory([2, 8])
-    plain = full_search(beam_size=40, nbest=12)
+    plain = full_search(beam_size=40, nbest=12, coverage_bonus=0.7)
     ranked = replace(
         plain, options=replace(plain.options, nbest=1), ranking=replace(RANKING, candidates=12)
     )

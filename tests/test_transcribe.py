@@ -21,7 +21,8 @@ from typer.testing import CliRunner, Result
 
 from asr import checkpoint
 from asr.cli import app
-from asr.recognizer import Recognizer
+from asr.cli.transcribe import BATCH
+from asr.recognizer import BATCH_SECONDS, Recognizer
 from asr.transcript import Segment, Transcript, Word
 from asr.writers import WRITERS
 
@@ -301,6 +302,10 @@ def test_a_picture_is_written_beside_the_text_and_counts_as_output(
     assert "2 recordings are finished" in asr(*run).stderr
     (tmp_path / "out" / "talk.png").unlink()
     assert "1 recording is finished" in asr(*run).stderr
+
+
+def test_the_command_decodes_as_much_together_as_python_does() -> None:
+    assert BATCH.default == BATCH_SECONDS
 
 
 @pytest.mark.parametrize(

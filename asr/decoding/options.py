@@ -101,8 +101,8 @@ class Ranking:
 
     A beam compares texts of the same length, some of which have read less of the audio than others: weights that let
     language say more than the decoder need a large length bonus, and with it those get ahead that write much and read
-    little. Finished texts have all read to the end, so such weights may order them. None is as in the search; scorers
-    that it does not have do not count.
+    little. Finished texts have all read to the end: such weights may order them, and what only helps in the beam, as a
+    coverage bonus, may be left out. None is as in the search; scorers that it does not have do not count.
     """
 
     candidates: int = (
@@ -114,6 +114,7 @@ class Ranking:
     phoneme_weight: float | None = None
     word_bonus: float | None = None
     length_bonus: float | None = None
+    coverage_bonus: float | None = None
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
