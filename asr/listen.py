@@ -237,6 +237,8 @@ def _pcm(
             np.float32
         )
         yield mono if from_rate == to_rate else resampler.resample_chunk(mono)
+    if from_rate != to_rate:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def stdin_pipe() -> BufferedReader:

@@ -130,7 +130,7 @@ def test_a_pipe_gives_what_a_file_gives(talk: np.ndarray, tmp_path: Path) -> Non
 
 def test_a_pipe_at_another_rate_is_resampled(talk: np.ndarray) -> None:
     found = piped(wav(talk[::2], rate=RATE // 2))
-    assert len(found) == pytest.approx(len(talk), rel=0.02)
+    assert abs(len(found) - len(talk)) <= 2  # the resampler's tail too
 
 
 @pytest.mark.parametrize(

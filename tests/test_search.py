@@ -208,6 +208,20 @@ def test_what_a_beam_has_finished_is_put_in_order_by_other_weights() -> None:
     assert moved
 
 
+def test_a_ranking_may_weigh_what_the_beam_does_not() -> None:
+    model = JointToy(TOKENIZER, seed=3)
+    memory = model.memory([8])
+    alone = Search(DecodingOptions(beam_size=20, nbest=9))
+    free = decode(model, memory, TOKENIZER, alone)[0]
+    ranked = replace(alone, ranking=Ranking(candidates=9, ctc_weight=0.3, word_bonus=-5.0))
+    found = decode(model, memory, TOKENIZER, ranked)[0]
+    assert {h.tokens for h in found} == {h.tokens for h in free}
+    for h in found:
+        parts = expected_parts(model, memory, 0, h.tokens)
+        total = 0.7 * parts["attention"] + 0.3 * parts["ctc"] - 5 * parts["words"]
+        assert h.score == pytest.approx(total, abs=1e-3)
+
+
 def test_only_the_best_candidates_are_ranked_and_absent_scorers_do_not_count() -> None:
     model = JointToy(TOKENIZER, seed=3)
     memory = model.memory([8])
@@ -511,12 +525,26 @@ def test_hot_words_are_found_by_the_search() -> None:
         assert ("bab" in TOKENIZER.decode(best.tokens).split()) == wanted
 
 
+def test_hot_words_are_written_as_transcripts_are(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("O’Brien\nDr. Smith\nJean-Luc\ncafé\n", encoding="utf-8")
+    assert HotWords.load(path, Tokenizer()).phrases == (
+        "o'brien",
+        "doctor smith",
+        "jean luc",
+        "cafe",
+    )
+
+
 def test_a_hot_word_file_is_read_and_its_bad_line_named(tmp_path: Path) -> None:
     path = tmp_path / "hot.txt"
     path.write_text("Ab\n\n  b   a \n", encoding="utf-8")
     assert HotWords.load(path, TOKENIZER).phrases == ("ab", "b a")
     path.write_text("ab\nbüb\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"hot\.txt, line 2: 'ü' is outside the model's alphabet"):
+    with pytest.raises(ConfigError, match=r"hot\.txt, line 2: 'u' is outside the model's alphabet"):
+        HotWords.load(path, TOKENIZER)
+    path.write_text("ab\n--\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"hot\.txt, line 2: '--' has no words"):
         HotWords.load(path, TOKENIZER)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="UTF-8"):

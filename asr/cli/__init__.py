@@ -10,7 +10,6 @@ from asr.cli.base import app, main
 
 __all__ = [
     "app",
-    "attention",
     "average",
     "evaluate",
     "export",

@@ -6,16 +6,15 @@ A command's own file holds its arguments, one call and what is printed; see asr/
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from asr.errors import AsrError
 
-T = TypeVar("T")
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 STDERR = 2
 FIRST = ("transcribe", "listen", "evaluate", "train", "prepare")
@@ -74,19 +73,6 @@ def _options(
     ),
 ) -> None:
     pass
-
-
-def tracked(results: Iterable[T], name: str, total: int) -> Iterator[T]:
-    """Pass results on, with a progress bar on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    # A redirected stdout is the user's file: the bar must not take over what is printed to it.
-    shared = sys.stdout.isatty()
-    with Progress(console=console, disable=hidden, transient=True, redirect_stdout=shared) as bar:
-        yield from bar.track(results, total=total, description=name)
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from asr.errors import ConfigError
 from asr.model import Memory
+from asr.text import normalise
 from asr.tokenizer import Tokenizer
 
 
@@ -40,7 +41,7 @@ class HotWords:
 
     @classmethod
     def load(cls, path: str | Path, tokenizer: Tokenizer) -> "HotWords":
-        """Read a UTF-8 text file with one word or phrase a line; capitals are lowered, empty lines skipped.
+        """Read a UTF-8 text file with one word or phrase a line, written as transcripts are; empty lines are skipped.
 
         Raises ConfigError naming the file, and the line with a character outside the alphabet.
         """
@@ -52,7 +53,9 @@ class HotWords:
             raise ConfigError(f"{path}: hot words must be UTF-8 text") from error
         phrases = []
         for number, line in enumerate(lines, 1):
-            phrase = " ".join(line.lower().split())
+            phrase = normalise(line)
+            if line.strip() and not phrase:
+                raise ConfigError(f"{path}, line {number}: {line.strip()!r} has no words")
             _check(phrase, tokenizer, f"{path}, line {number}")
             phrases += [phrase] if phrase else []
         if not phrases:

@@ -132,34 +132,35 @@ class Search:
 
         Raises ConfigError naming what does not fit the model or its alphabet.
         """
-        options, alphabet = self.options, tokenizer.alphabet
+        alphabet, weights = tokenizer.alphabet, self.options.weights()
+        used = {name for name, weight in self.order.weights().items() if weight or weights[name]}
         found: dict[str, Scorer] = {"attention": AttentionScorer(model)}
-        if options.ctc_weight:
+        if "ctc" in used:
             if model.ctc is None:
+                weight = self.options.ctc_weight or self.order.ctc_weight
                 raise ConfigError(
-                    f"ctc_weight is {options.ctc_weight}; this model has no CTC head, so it must be 0"
+                    f"ctc_weight is {weight}; this model has no CTC head, so it must be 0"
                 )
             found["ctc"] = CtcScorer(model)
-        if self.lm is not None and options.lm_weight:
+        if self.lm is not None and "lm" in used:
             _same_alphabet("language model", self.lm.tokenizer.alphabet, alphabet)
             found["lm"] = LmScorer(self.lm.model)
         if self.word_lm is not None and self.ngram is None:
             raise ConfigError("word_lm: needs the n-grams that it is mixed with, ngram")
-        if self.ngram is not None and options.ngram_weight:
+        if self.ngram is not None and "ngram" in used:
             space = _space(tokenizer, "ngram")
             found["ngram"] = WordScorer(self._look_ahead(self.ngram, tokenizer), tokenizer, space)
-        if self.pronunciations is not None and options.phoneme_weight:
+        if self.pronunciations is not None and "phonemes" in used:
             if model.phonemes is None:
                 raise ConfigError("pronunciations: this model has no head for phonemes")
             space = _space(tokenizer, "pronunciations")
             lexicon = self._lexicon(self.pronunciations, tokenizer)
             found["phonemes"] = PhonemeScorer(model, lexicon, tokenizer, space)
-        if options.word_bonus:
+        if "words" in used:
             found["words"] = WordCountScorer(_space(tokenizer, "word_bonus"), tokenizer.size)
-        if self.hotwords is not None and options.hotword_boost:
+        if self.hotwords is not None and "hotwords" in used:
             _same_alphabet("hot words", self.hotwords.alphabet, alphabet)
             found["hotwords"] = self.hotwords
-        weights = options.weights()
         return {name: (weights[name], scorer) for name, scorer in found.items()}
 
 

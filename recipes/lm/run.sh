@@ -32,4 +32,4 @@ for model in runs/lm/words.ngram runs/lm/words/model.pt runs/lm/chars/model.pt; 
     asr lm perplexity "$model" "$manifests/dev-clean.jsonl"
 done
 echo "== n-grams and word LSTM as the search mixes them"
-asr lm perplexity runs/lm/words.ngram "$manifests/dev-clean.jsonl" --word-lm runs/lm/words/model.pt --share 0.6
+asr lm perplexity runs/lm/words.ngram "$manifests/dev-clean.jsonl" --word-lm runs/lm/words/model.pt --share 0.65
