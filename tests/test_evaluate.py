@@ -15,7 +15,7 @@ from asr.features import FeatureOptions
 from asr.manifest import Utterance
 from asr.metrics import Counts
 from asr.model import DecoderOptions, EncoderOptions, ModelOptions
-from asr.recognizer import Recognizer, load
+from asr.recognizer import BATCH_SECONDS, Recognizer, load
 from asr.tokenizer import Tokenizer
 from asr.training.validation import Validation
 from asr.transcript import Attention, Transcript
@@ -120,7 +120,7 @@ def test_the_progress_bar_changes_nothing(
     fake = FakeRecognizer({"one": "a"})
     shown = evaluate(fake, [utterance("one", "a")], batch_seconds=7, progress=True)
     assert shown.rows == evaluate(fake, [utterance("one", "a")]).rows
-    assert fake.batch_seconds == [7, 120]
+    assert fake.batch_seconds == [7, BATCH_SECONDS]
     assert capsys.readouterr().out == ""
 
 

@@ -449,7 +449,7 @@ def test_hot_words_are_read_for_python_too(tmp_path: Path) -> None:
     recognizer = asr.load(hotwords=path)
     assert recognizer.search.hotwords is not None
     assert recognizer.search.hotwords.phrases == ("zebulon",)
-    path.write_text("Zoë\n", encoding="utf-8")
+    path.write_text("東京\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"names\.txt, line 1"):
         asr.load(hotwords=path)
 

@@ -376,7 +376,7 @@ def test_hot_words_and_eight_bits_are_at_hand(asr: Asr, make_audio: Make, tmp_pa
     words.write_text("Alice\nBob Smith\n")
     assert asr(path, "--hotwords", words).exit_code == 0
     assert asr(path, "--int8").exit_code == 0
-    words.write_text("Zürich\n")
+    words.write_text("東京\n", encoding="utf-8")
     result = asr(path, "--hotwords", words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"{words}, line 1" in result.stderr
