@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from trainings import (
     EVERYTHING,
     ROOT,
@@ -240,6 +241,22 @@ def test_a_longer_training_goes_on_from_the_plateau(tmp_path: Path, manifest_pat
     assert losses(tmp_path) == losses(alone)
     steps = [int(path.stem.removeprefix("step-")) for path in sorted(tmp_path.glob("step-*.pt"))]
     assert steps == [2, 4, 6, 9, 12]  # 8, of the cooldown that was given up, is gone
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["found before", "found after"])
+def test_the_best_model_of_an_end_that_is_given_up_goes_with_it(
+    tmp_path: Path, manifest_path: Path, before: bool
+) -> None:
+    short = {"training": {"max_steps": 8, "cooldown": 0.25}}
+    run(tmp_path, config(manifest_path, short))
+    for name in ("last.pt", "plateau.pt") if before else ("last.pt",):
+        content = torch.load(tmp_path / name)
+        content["progress"]["best_wer"] = 0.2
+        torch.save(content, tmp_path / name)
+    (tmp_path / "best.pt").write_bytes((tmp_path / "model.pt").read_bytes())
+    run(tmp_path, config(manifest_path, {"training": {"max_steps": STEPS, "cooldown": 0.25}}))
+    assert (tmp_path / "best.pt").exists() == before
+    assert state(tmp_path)["progress"]["best_wer"] == (0.2 if before else float("inf"))
 
 
 def test_more_hours_go_on_from_the_plateau_too(

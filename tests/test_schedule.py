@@ -9,6 +9,7 @@ from asr.training.schedule import (
     Progress,
     TrainingOptions,
     check_end,
+    end,
     fraction_done,
     goes_back,
     is_finished,
@@ -231,3 +232,18 @@ def test_the_clock_takes_the_rate_to_0_where_it_ends_before_the_steps() -> None:
     assert plan_end(progress, options, 100)
     progress.elapsed = 3599.0
     assert learning_rate(progress, options) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("hours", "cooldown_step", "back"),
+    [(1.85, 30, True), (3.5, 30, True), (1.05, 30, False), (1.0, 30, False), (1.85, 0, False)],
+)
+def test_more_hours_than_a_finished_training_had_go_back_to_its_plateau(
+    hours: float, cooldown_step: int, back: bool
+) -> None:
+    """Also where by the new hours the rate would fall before the old end; where there is no plateau it trains on."""
+    progress = Progress(step=100, elapsed=3600.0, cooldown_step=cooldown_step)
+    end(progress)
+    options = TrainingOptions(hours=hours, cooldown=0.7)
+    assert goes_back(progress, options, 10) == back
+    assert is_finished(progress, options) == (hours == 1.0 or cooldown_step > 0)

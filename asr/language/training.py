@@ -29,6 +29,7 @@ from asr.training.schedule import (
     Progress,
     ScheduleOptions,
     check_end,
+    end,
     fraction_done,
     goes_back,
     is_finished,
@@ -303,6 +304,7 @@ def _measure(run: _Run, trained: TrainedLm) -> dict[str, float]:
 
 def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
     """Save the state, and as the final model the better on dev of: the last and the best."""
+    end(run.progress)
     run.save(state.LAST)
     candidates = {"last": run.trained}
     if (run.output / state.BEST).exists():

@@ -23,6 +23,7 @@ from asr.training.monitor import Monitor
 from asr.training.run import Run, new_model, prepare, restore
 from asr.training.schedule import (
     TrainingOptions,
+    end,
     fraction_done,
     is_finished,
     learning_rate,
@@ -244,6 +245,7 @@ def _validate(run: Run, training: TrainingOptions) -> None:
 def _finish(run: Run, training: TrainingOptions, data: DataOptions) -> None:
     """Save the state, and as the final model the best on dev of: the last, the best, the mean of the last ones."""
     progress, output = run.progress, run.output
+    end(progress)
     run.save(state.LAST)
     state.keep_checkpoint(output, run.trained, progress.step, training.average)
     candidates = {"last": run.trained, "average": checkpoint.average(state.checkpoints(output))}

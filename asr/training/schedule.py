@@ -144,6 +144,15 @@ def is_longer(progress: Progress, options: ScheduleOptions, steps_per_epoch: int
     return longer and last > 1.1 * progress.end_step
 
 
+def end(progress: Progress) -> None:
+    """Note where a training has ended whose end the hours decided, so that more of them find it finished.
+
+    One whose learning rate fell from its first step has no plateau to go back to: more hours train it on as it is.
+    """
+    if progress.end_step < 0 < progress.cooldown_step:
+        progress.end_step = progress.step
+
+
 def goes_back(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> bool:
     """Whether a training that is resumed should go on from its plateau, since more of it is asked for than before.
 

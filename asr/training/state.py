@@ -81,7 +81,11 @@ def resume(
         return None
     progress = load(last, model, optimizer, tokens)
     if plateau.exists() and goes_back(progress):
-        return replace(load(plateau, model, optimizer, tokens), cooldown_step=-1, end_step=-1)
+        planned = load(plateau, model, optimizer, tokens)
+        if progress.best_wer < planned.best_wer:  # the best is of the end that is given up
+            (output / BEST).unlink(missing_ok=True)
+            planned = replace(planned, best_wer=float("inf"), worse=0)
+        return replace(planned, cooldown_step=-1, end_step=-1)
     return progress
 
 
