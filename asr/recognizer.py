@@ -26,7 +26,7 @@ from asr.features import LogMel
 from asr.files import content_name
 from asr.pieces import Piece, batches
 from asr.recording import AudioInput, Reader
-from asr.search_file import default_search
+from asr.search_file import default_calibration, default_search
 from asr.transcript import Segment, Transcript
 from asr.vad import VadOptions
 
@@ -58,7 +58,8 @@ def load(
 
     `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
     with its calibration of confidence (english.toml beside english.pt, search.toml in an exported folder); without one
-    it is greedy. `beam_size` changes its width. `hotwords` is a text file of words or phrases to expect, one a line.
+    it is greedy. The confidence is calibrated for the model's own search alone. `beam_size` changes its width.
+    `hotwords` is a text file of words or phrases to expect, one a line.
     `engine` (torch or onnx) and `int8` are as in `asr.export.open_engine`. `threads` sets torch's number of CPU threads
     for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if an option is out of
     range or does not fit the model.
@@ -74,11 +75,11 @@ def load(
     place = checked_device(device)
     path = checkpoint.bundled() if model is None else Path(model)
     trained = open_engine(path, engine, int8=int8, threads=threads, device=place)
-    default, calibration = default_search(path)
     if search is None:
-        search = default
-    elif search == "greedy":
-        search = Search()
+        search, calibration = default_search(path)
+    else:
+        search = Search() if search == "greedy" else search
+        calibration = default_calibration(path)
     if beam_size is not None:
         search = replace(search, options=replace(search.options, beam_size=beam_size))
     if hotwords is not None:

@@ -7,8 +7,10 @@ folder holds its own as `search.toml`.
 import json
 import shutil
 import tomllib
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from asr import options
 from asr.confidence import Calibration, load_calibration
@@ -25,9 +27,7 @@ class SearchFile:
     """What the file may hold; the names of other files are relative to it."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
-    ranking: Ranking | None = (
-        None  # of what the beam has finished; as in the beam where it is not there
-    )
+    ranking: Ranking | None = None  # where finished hypotheses are not ranked as in the beam
     lm: str | None = None  # character language model, as asr.lm_checkpoint saves it
     ngram: str | None = None  # word n-gram model, ARPA or this project's binary
     word_lm: str | None = None  # word LSTM beside the n-grams, as asr.lm_checkpoint saves it
@@ -44,33 +44,53 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     if not path.exists():
         return Search(), None
     found = read(path)
-    search = Search(found.decoding, ranking=found.ranking)
-    if found.lm is not None:
-        from asr.lm_checkpoint import load_lm
+    files = {
+        key: path.parent / name for key in SCORERS if (name := getattr(found, key)) is not None
+    }
+    loaded: dict[str, Any] = {key: SCORERS[key](file) for key, file in files.items()}
+    names = {key: content_name(file) for key, file in files.items()}
+    search = Search(found.decoding, ranking=found.ranking, names=names, **loaded)
+    return search, default_calibration(model)
 
-        lm = load_lm(path.parent / found.lm, "characters")
-        search = replace(search, lm=lm, names={"lm": content_name(path.parent / found.lm)})
-    if found.ngram is not None:
-        from asr.ngram import NgramModel
 
-        words = NgramModel.load(path.parent / found.ngram)
-        names = {**search.names, "ngram": content_name(path.parent / found.ngram)}
-        search = replace(search, ngram=words, names=names)
-    if found.word_lm is not None:
-        from asr.lm_checkpoint import load_lm
+def default_calibration(model: str | Path) -> Calibration | None:
+    """The calibration in that TOML, without the rest of it; None if there is none. Raises ConfigError as above."""
+    path = _path(Path(model))
+    name = read(path).calibration if path.exists() else None
+    return None if name is None else load_calibration(path.parent / name)
 
-        word_lm = load_lm(path.parent / found.word_lm, "words")
-        names = {**search.names, "word_lm": content_name(path.parent / found.word_lm)}
-        search = replace(search, word_lm=word_lm, names=names)
-    if found.pronunciations is not None:
-        from asr import phonemes
 
-        spoken = phonemes.load(path.parent / found.pronunciations)
-        names = {**search.names, "pronunciations": content_name(path.parent / found.pronunciations)}
-        search = replace(search, pronunciations=spoken, names=names)
-    if found.calibration is None:
-        return search, None
-    return search, load_calibration(path.parent / found.calibration)
+def _lm(path: Path) -> Any:
+    from asr.lm_checkpoint import load_lm
+
+    return load_lm(path, "characters")
+
+
+def _ngram(path: Path) -> Any:
+    from asr.ngram import NgramModel
+
+    return NgramModel.load(path)
+
+
+def _word_lm(path: Path) -> Any:
+    from asr.lm_checkpoint import load_lm
+
+    return load_lm(path, "words")
+
+
+def _pronunciations(path: Path) -> Any:
+    from asr import phonemes
+
+    return phonemes.load(path)
+
+
+SCORERS: dict[str, Callable[[Path], Any]] = {
+    "lm": _lm,
+    "ngram": _ngram,
+    "word_lm": _word_lm,
+    "pronunciations": _pronunciations,
+}
+"""What loads the files of a search, by the keys that name them."""
 
 
 def copy_search(model: str | Path, folder: str | Path) -> None:
@@ -82,7 +102,7 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
     if not path.exists():
         return
     found, lines = read(path), []
-    for key in ("lm", "ngram", "word_lm", "pronunciations", "calibration"):
+    for key in (*SCORERS, "calibration"):
         name = getattr(found, key)
         if name is not None:
             target = Path(folder) / Path(name).name

@@ -459,3 +459,11 @@ def test_a_character_language_model_goes_to_the_recognizers_device() -> None:
     search = Search(DecodingOptions(lm_weight=0.3), lm=lm)
     Recognizer(tiny_trained(), search=search, device="meta")
     assert lm.model.embed.weight.device.type == "meta"
+
+
+def test_greedy_needs_no_language_model_of_the_default_search(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model.pt", tiny_trained())
+    (tmp_path / "model.toml").write_text('ngram = "gone.arpa"\n', encoding="utf-8")
+    with pytest.raises(AsrError, match=r"gone\.arpa"):
+        asr.load(tmp_path / "model.pt")
+    assert asr.load(tmp_path / "model.pt", search="greedy").search == Search()

@@ -222,15 +222,38 @@ def test_a_ranking_may_weigh_what_the_beam_does_not() -> None:
         assert h.score == pytest.approx(total, abs=1e-3)
 
 
-def test_only_the_best_candidates_are_ranked_and_absent_scorers_do_not_count() -> None:
+def test_only_the_best_candidates_and_greedys_path_are_ranked() -> None:
     model = JointToy(TOKENIZER, seed=3)
     memory = model.memory([8])
-    alone = Search(DecodingOptions(beam_size=20, nbest=5), ranking=Ranking(candidates=1))
-    free = decode(model, memory, TOKENIZER, replace(alone, ranking=None))[0]
+    plain = full_search(beam_size=40, nbest=12, coverage_bonus=0.7)
+    one = replace(plain, options=replace(plain.options, nbest=1))
+    first = decode(model, memory, TOKENIZER, plain)[0][0]
+    narrow = replace(one, options=replace(one.options, beam_size=1), ranking=RANKING)
+    ((floor,),) = decode(model, memory, TOKENIZER, narrow)
+    found = {}
+    for count in (1, 12):
+        search = replace(one, ranking=replace(RANKING, candidates=count))
+        ((found[count],),) = decode(model, memory, TOKENIZER, search)
+    assert found[1].tokens in (first.tokens, floor.tokens)
+    assert found[12].tokens not in (first.tokens, floor.tokens)
+    assert found[12].score > found[1].score
+
+
+def test_scorers_that_a_search_has_not_got_do_not_count_in_its_ranking() -> None:
+    model = JointToy(TOKENIZER, seed=3)
+    memory = model.memory([8])
+    alone = Search(DecodingOptions(beam_size=20, nbest=5))
+    free = decode(model, memory, TOKENIZER, alone)[0]
     beyond = replace(alone, ranking=Ranking(candidates=99, lm_weight=3.0, ngram_weight=2.0))
-    for search in (alone, beyond):
-        found = decode(model, memory, TOKENIZER, search)[0]
-        assert [(h.tokens, h.score) for h in found] == [(h.tokens, h.score) for h in free]
+    found = decode(model, memory, TOKENIZER, beyond)[0]
+    assert [(h.tokens, h.score) for h in found] == [(h.tokens, h.score) for h in free]
+
+
+def test_what_only_the_ranking_weighs_is_named_as_in_use() -> None:
+    words = {"ngram": ToyWords(), "names": {"ngram": "words"}}
+    beam_alone = Search(DecodingOptions(ngram_weight=0.0), **words)
+    assert beam_alone.in_use()["ngram"] is None
+    assert replace(beam_alone, ranking=Ranking(ngram_weight=0.5)).in_use()["ngram"] == "words"
 
 
 @pytest.mark.parametrize(

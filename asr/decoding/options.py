@@ -105,9 +105,7 @@ class Ranking:
     coverage bonus, may be left out. None is as in the search; scorers that it does not have do not count.
     """
 
-    candidates: int = (
-        8  # the best of the beam's finished hypotheses, as many as are ranked at least
-    )
+    candidates: int = 8  # so many of the beam's finished hypotheses, its best, are ranked
     ctc_weight: float | None = None
     lm_weight: float | None = None
     ngram_weight: float | None = None

@@ -82,18 +82,24 @@ class Search:
 
     def in_use(self) -> dict[str, str | None]:
         """The names of what a search may have: None for what is not there or has weight 0."""
-        options = self.options
-        scorers: dict[str, tuple[object, float]] = {
-            "lm": (self.lm, options.lm_weight),
-            "ngram": (self.ngram, options.ngram_weight),
-            "word_lm": (self.word_lm, options.ngram_weight * options.word_lm_share),
-            "hotwords": (self.hotwords, options.hotword_boost),
-            "pronunciations": (self.pronunciations, options.phoneme_weight),
+        mixed = bool(self.options.word_lm_share)
+        scorers: dict[str, tuple[object, bool]] = {
+            "lm": (self.lm, "lm" in self._weighed),
+            "ngram": (self.ngram, "ngram" in self._weighed),
+            "word_lm": (self.word_lm, "ngram" in self._weighed and mixed),
+            "hotwords": (self.hotwords, "hotwords" in self._weighed),
+            "pronunciations": (self.pronunciations, "phonemes" in self._weighed),
         }
         return {
-            key: self.names.get(key, "unnamed") if scorer is not None and weight else None
-            for key, (scorer, weight) in scorers.items()
+            key: self.names.get(key, "unnamed") if scorer is not None and used else None
+            for key, (scorer, used) in scorers.items()
         }
+
+    @property
+    def _weighed(self) -> frozenset[str]:
+        """The names of the scorers that have a weight in the beam or in the order of what it has finished."""
+        weights = (self.options.weights(), self.order.weights())
+        return frozenset(name for each in weights for name, weight in each.items() if weight)
 
     def charged(self, tokenizer: Tokenizer) -> float:
         """The most that a hypothesis can have been charged in advance and may get back, in nats."""
@@ -133,7 +139,7 @@ class Search:
         Raises ConfigError naming what does not fit the model or its alphabet.
         """
         alphabet, weights = tokenizer.alphabet, self.options.weights()
-        used = {name for name, weight in self.order.weights().items() if weight or weights[name]}
+        used = self._weighed
         found: dict[str, Scorer] = {"attention": AttentionScorer(model)}
         if "ctc" in used:
             if model.ctc is None:
