@@ -1,7 +1,7 @@
 """Speech as it is spoken: a microphone, a file or a pipe in; partial texts, and at every pause a final one, out.
 
 The encoder reads a piece in both directions, so nothing here streams through it: a final text comes when a pause has
-ended its piece, and a partial text is all of the open piece decoded again.
+ended its piece, and a partial text is all of the open piece decoded again, by a narrower beam.
 """
 
 import queue
@@ -27,6 +27,8 @@ from asr.transcript import Segment
 from asr.vad import VadOptions
 
 BLOCK_SECONDS = 0.1
+PARTIAL_BEAM = 8
+"""Hypotheses that a partial text is chosen from: one that takes long holds up the final one."""
 PIPE_RATE = 16_000
 """Hertz of a pipe without a header: 16 bit little-endian samples of one channel."""
 
@@ -87,6 +89,7 @@ class Listener:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recognizer = recognizer
+        self._quick = recognizer.narrowed(PARTIAL_BEAM)
         self.options = options = ListenOptions() if options is None else options
         self.latency = Latency()
         vad = VadOptions(
@@ -118,7 +121,7 @@ class Listener:
             yield from self._final(piece)
 
     def _final(self, piece: Piece) -> Iterator[Heard]:
-        segment = self._decode(piece)
+        segment = self._decode(piece, self.recognizer)
         self._shown = []
         if segment.text:
             self.latency.final.append(self._now() - piece.speech[1])
@@ -129,7 +132,7 @@ class Listener:
         self._next = self._heard + self.options.partial
         if piece is None:
             return
-        segment = self._decode(piece)
+        segment = self._decode(piece, self._quick)
         # never so often that texts fall behind the sound
         self._next = max(self._next, self._heard + 2 * (self._clock() - started))
         words = [word.text for word in segment.words]
@@ -139,8 +142,8 @@ class Listener:
             self._shown = words
             yield Heard(segment, final=False)
 
-    def _decode(self, piece: Piece) -> Segment:
-        ((_, decoded),) = self.recognizer.decode_pieces([piece], piece.seconds)
+    def _decode(self, piece: Piece, recognizer: Recognizer) -> Segment:
+        ((_, decoded),) = recognizer.decode_pieces([piece], piece.seconds)
         return replace(decoded.segment, attention=None)
 
     def _now(self) -> float:

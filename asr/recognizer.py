@@ -4,6 +4,7 @@ Load once, transcribe often, from any number of threads. `Recognizer.recognise` 
 hypotheses; evaluation, training's validation and the command line all take it.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -145,6 +146,15 @@ class Recognizer:
         made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
         ranking = None if self.search.ranking is None else asdict(self.search.ranking)
         return asdict(self.options) | {"ranking": ranking} | self.search.in_use() | made_by
+
+    def narrowed(self, beam_size: int) -> "Recognizer":
+        """The same with at most `beam_size` hypotheses: faster, and less exact."""
+        options = self.options
+        size = min(beam_size, options.beam_size)
+        options = replace(options, beam_size=size, nbest=min(size, options.nbest))
+        found = copy.copy(self)
+        found.search = replace(self.search, options=options)
+        return found
 
     def transcribe(
         self,
