@@ -89,7 +89,7 @@ class Listener:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recognizer = recognizer
-        self._quick = recognizer.narrowed(PARTIAL_BEAM)
+        self._quick = _quick(recognizer)
         self.options = options = ListenOptions() if options is None else options
         self.latency = Latency()
         vad = VadOptions(
@@ -148,6 +148,16 @@ class Listener:
 
     def _now(self) -> float:
         return self._clock() - (self._began or 0.0)
+
+
+def _quick(recognizer: Recognizer) -> Recognizer:
+    """The same recognizer with no more than PARTIAL_BEAM hypotheses."""
+    return Recognizer(
+        recognizer.trained,
+        search=recognizer.search.with_beam(min(PARTIAL_BEAM, recognizer.options.beam_size)),
+        calibration=recognizer.calibration,
+        device=recognizer.device,
+    )
 
 
 def from_file(path: str | Path, sample_rate: int) -> Iterator[Waveform]:

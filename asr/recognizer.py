@@ -4,7 +4,6 @@ Load once, transcribe often, from any number of threads. `Recognizer.recognise` 
 hypotheses; evaluation, training's validation and the command line all take it.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -82,7 +81,7 @@ def load(
         search = Search() if search == "greedy" else search
         calibration = default_calibration(path)
     if beam_size is not None:
-        search = replace(search, options=replace(search.options, beam_size=beam_size))
+        search = search.with_beam(beam_size)
     if hotwords is not None:
         words = HotWords.load(hotwords, trained.tokenizer)
         names = {**search.names, "hotwords": content_name(hotwords)}
@@ -146,15 +145,6 @@ class Recognizer:
         made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
         ranking = None if self.search.ranking is None else asdict(self.search.ranking)
         return asdict(self.options) | {"ranking": ranking} | self.search.in_use() | made_by
-
-    def narrowed(self, beam_size: int) -> "Recognizer":
-        """The same with at most `beam_size` hypotheses: faster, and less exact."""
-        options = self.options
-        size = min(beam_size, options.beam_size)
-        options = replace(options, beam_size=size, nbest=min(size, options.nbest))
-        found = copy.copy(self)
-        found.search = replace(self.search, options=options)
-        return found
 
     def transcribe(
         self,

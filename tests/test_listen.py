@@ -6,6 +6,7 @@ import sys
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from typer.testing import CliRunner
 from asr import checkpoint, listen
 from asr.cli import app
 from asr.cli.listen import until_interrupted
+from asr.decoding import DecodingOptions, Search, decode
 from asr.errors import AsrError, AudioError, ConfigError
-from asr.listen import Heard, Listener, ListenOptions, from_file, from_pipe, paced
+from asr.listen import PARTIAL_BEAM, Heard, Listener, ListenOptions, from_file, from_pipe, paced
+from asr.model import Memory, Seq2Seq
 from asr.recognizer import Recognizer
+from asr.tokenizer import Tokenizer
 
 RATE = 16_000
 Make = Callable[..., np.ndarray]
@@ -65,6 +69,22 @@ def test_a_text_is_final_at_every_pause(recognizer: Recognizer, talk: np.ndarray
         assert heard.segment.end == pytest.approx(end, abs=0.5)
         assert end + 0.4 < now < end + 1.1
     assert list(listener.finish()) == []
+
+
+def test_partial_texts_take_a_narrower_beam(
+    talk: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def decoded(model: Seq2Seq, memory: Memory, tokenizer: Tokenizer, search: Search) -> Any:
+        sizes.append(search.options.beam_size)
+        return decode(model, memory, tokenizer, search)
+
+    monkeypatch.setattr("asr.recognizer.decode", decoded)
+    wide = Recognizer(tiny_trained(), search=Search(DecodingOptions(beam_size=PARTIAL_BEAM + 2)))
+    heard = all_of(Listener(wide, ListenOptions(partial=0.3)), in_blocks(talk))
+    assert set(sizes) == {PARTIAL_BEAM, PARTIAL_BEAM + 2}
+    assert sizes.count(PARTIAL_BEAM + 2) >= len(finals(heard)) > 0
 
 
 def test_partial_texts_come_before_the_final_one_and_do_not_change_it(

@@ -467,12 +467,3 @@ def test_greedy_needs_no_language_model_of_the_default_search(tmp_path: Path) ->
     with pytest.raises(AsrError, match=r"gone\.arpa"):
         asr.load(tmp_path / "model.pt")
     assert asr.load(tmp_path / "model.pt", search="greedy").search == Search()
-
-
-def test_a_narrowed_recognizer_has_fewer_hypotheses_and_leaves_the_first_as_it_is() -> None:
-    search = Search(DecodingOptions(beam_size=6, nbest=5, ctc_weight=0.3))
-    recognizer = Recognizer(tiny_trained(), search=search)
-    narrow = recognizer.narrowed(2)
-    assert (narrow.options.beam_size, narrow.options.nbest) == (2, 2)
-    assert recognizer.search == search
-    assert recognizer.narrowed(9).options == search.options

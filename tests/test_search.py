@@ -249,6 +249,15 @@ def test_scorers_that_a_search_has_not_got_do_not_count_in_its_ranking() -> None
     assert [(h.tokens, h.score) for h in found] == [(h.tokens, h.score) for h in free]
 
 
+def test_a_search_with_another_beam_is_the_same_otherwise() -> None:
+    search = replace(full_search(beam_size=6, nbest=5), ranking=RANKING)
+    narrow = search.with_beam(2)
+    assert narrow == replace(search, options=replace(search.options, beam_size=2, nbest=2))
+    assert search.with_beam(9).options == replace(search.options, beam_size=9)
+    with pytest.raises(ConfigError, match="beam_size is 0"):
+        search.with_beam(0)
+
+
 def test_what_only_the_ranking_weighs_is_named_as_in_use() -> None:
     words = {"ngram": ToyWords(), "names": {"ngram": "words"}}
     beam_alone = Search(DecodingOptions(ngram_weight=0.0), **words)

@@ -1,7 +1,7 @@
 """All that a search needs besides the model: options and loaded scorers in one value, checked against the model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from asr.decoding.ctc_prefix import CtcScorer
@@ -60,6 +60,11 @@ class Search:
     _lexicons: dict[str, Lexicon] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def with_beam(self, beam_size: int) -> "Search":
+        """The same with another number of hypotheses. Raises ConfigError where there are less than one."""
+        nbest = min(self.options.nbest, max(beam_size, 1))
+        return replace(self, options=replace(self.options, beam_size=beam_size, nbest=nbest))
 
     @property
     def gain(self) -> float:
