@@ -281,3 +281,18 @@ def test_the_command_writes_a_line_at_every_pause(
     missing = CliRunner().invoke(app, [*arguments, "no.wav"])
     assert missing.exit_code == 2
     assert missing.stderr == "error: no.wav: cannot be read: no such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--paced"], "--paced: needs --input"),
+        (["--microphone", "1", "--input", "talk.wav"], "--microphone, --input: only one"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    arguments: list[str], complaint: str
+) -> None:
+    result = CliRunner().invoke(app, ["listen", *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert complaint in result.stderr

@@ -389,10 +389,29 @@ def test_onnx_gives_the_same_text(asr: Asr, make_audio: Make) -> None:
     assert _settings(asr, path, "--engine", "onnx")["engine"] == "onnx"
 
 
-def test_a_line_count_without_a_width_is_warned_of(asr: Asr, make_audio: Make) -> None:
-    result = asr(make_audio(), "--format", "srt", "--max-line-count", "2")
+@pytest.mark.parametrize(
+    ("needed", "options", "fitting"),
+    [
+        ("--max-line-width", ["--max-line-count", "2"], ["--max-line-width", "20"]),
+        ("--format srt, vtt or lrc", ["--max-line-width", "20"], ["--format", "lrc"]),
+        ("--format srt or vtt", ["--highlight-words"], ["--format", "vtt"]),
+        ("--output-dir", ["--overwrite"], ["--output-dir", "out"]),
+    ],
+)
+def test_an_option_that_does_nothing_beside_the_others_is_warned_of(
+    asr: Asr,
+    make_audio: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    needed: str,
+    options: list[str],
+    fitting: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = asr(make_audio(), *options)
     assert result.exit_code == 0
-    assert "--max-line-count has no effect without --max-line-width" in result.stderr
+    assert f"warning: {options[0]} has no effect without {needed}" in result.stderr
+    assert f"{options[0]} has no effect" not in asr(make_audio(), *options, *fitting).stderr
 
 
 def test_subtitles_are_laid_out_as_asked(

@@ -12,7 +12,7 @@ import typer
 
 from asr.cli.base import BEAM, MODEL, THREADS, app, note
 from asr.cli.loading import GREEDY, Loading, open_recognizer
-from asr.errors import AsrError
+from asr.errors import AsrError, ConfigError
 
 if TYPE_CHECKING:
     from asr.audio import Waveform
@@ -50,6 +50,10 @@ def listen(
     """
     from asr.listen import Listener, ListenOptions
 
+    if paced and input_ is None:
+        raise ConfigError("--paced: needs --input; a microphone is never faster")
+    if microphone is not None and input_ is not None:
+        raise ConfigError("--microphone, --input: only one of them can be listened to")
     shows = sys.stdout.isatty()
     options = ListenOptions(pause=pause, partial=partial if shows or paced else 0.0)
     loading = Loading(model, greedy=greedy, beam_size=beam_size, threads=threads)

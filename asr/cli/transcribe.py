@@ -114,7 +114,7 @@ def transcribe(
 
     writers = chosen(",".join(format_))
     layout = Layout(max_line_width, max_line_count, highlight_words)
-    _check(writers, output_dir, attention_plot, batch_size, layout)
+    _check(writers, output_dir, attention_plot, batch_size, layout, overwrite=overwrite)
     loading = Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
     recognizer = cache(lambda: open_recognizer(loading))  # where all is finished none may be needed
     endings = [*writers, *(["png"] if attention_plot else [])]
@@ -152,6 +152,8 @@ def _check(
     attention_plot: bool,
     batch_size: float,
     layout: "Layout",
+    *,
+    overwrite: bool,
 ) -> None:
     if output_dir is not None:
         _make(output_dir)
@@ -161,8 +163,25 @@ def _check(
         raise ConfigError("--attention-plot needs --output-dir, a folder for the pictures")
     if not batch_size > 0:
         raise ConfigError(f"--batch-size is {batch_size:g}; it must be more than 0 seconds")
-    if layout.max_line_count is not None and layout.max_line_width is None:
-        note("warning: --max-line-count has no effect without --max-line-width")
+    _warn_of_unused(writers, layout, overwrites=overwrite and output_dir is None)
+
+
+def _warn_of_unused(writers: dict[str, "Writer"], layout: "Layout", *, overwrites: bool) -> None:
+    """Name the options that change nothing beside the others."""
+    subtitles = {"srt", "vtt"} & set(writers)
+    lines = subtitles or "lrc" in writers
+    unused = {
+        "--overwrite": ("--output-dir", overwrites),
+        "--highlight-words": ("--format srt or vtt", layout.highlight_words and not subtitles),
+        "--max-line-width": ("--format srt, vtt or lrc", layout.max_line_width and not lines),
+        "--max-line-count": (
+            "--max-line-width",
+            layout.max_line_count is not None and layout.max_line_width is None,
+        ),
+    }
+    for option, (needed, idle) in unused.items():
+        if idle:
+            note(f"warning: {option} has no effect without {needed}")
 
 
 def _make(folder: Path) -> None:
