@@ -112,14 +112,14 @@ class TrainingSet:
         return Batch(
             features,
             torch.tensor(frames),
-            *_padded([e.tokens for e, _ in chosen], Tokenizer.pad),
-            *_padded([e.phonemes for e, _ in chosen], phonemes.BLANK),
+            *padded([e.tokens for e, _ in chosen], Tokenizer.pad),
+            *padded([e.phonemes for e, _ in chosen], phonemes.BLANK),
             tuple(e.id for e, _ in chosen),
             sum(frames) * self.hop_seconds,
         )
 
 
-def _padded(rows: Sequence[tuple[int, ...]], padding: int) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[tuple[int, ...]], padding: int) -> tuple[Tensor, Tensor]:
     """Rows of labels as one tensor (B, L), and their lengths (B,)."""
     lengths = [len(row) for row in rows]
     labels = torch.full((len(rows), max(lengths)), padding)
@@ -195,7 +195,7 @@ def load_training_set(
                 continue
             offsets, frames = map(tuple, index["entries"][utterance.id])
             normalised = text.normalise(utterance.text)
-            tokens = _tokens(normalised, tokenizer)
+            tokens = tokens_of(normalised, tokenizer)
             spoken = phonemes.encode(normalised) if with_phonemes else ()
             example = Example(utterance.id, tokens, len(stores) - 1, offsets, frames, spoken)
             reason = _unusable(example, features, options)
@@ -224,7 +224,8 @@ def _open_store(path: Path, n_mels: int) -> np.ndarray:
     return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, n_mels)
 
 
-def _tokens(normalised: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+def tokens_of(normalised: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens of a normalised text, without the characters that the alphabet lacks."""
     return tuple(tokenizer.encode("".join(c for c in normalised if c in tokenizer.alphabet)))
 
 

@@ -18,6 +18,7 @@ from asr.language.training import LmTrainingOptions, TextOptions
 from asr.model import ModelOptions
 from asr.model.lm import LmOptions
 from asr.training import TrainingOptions
+from asr.training.spelling import SpellingOptions
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class Config:
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    spelling: SpellingOptions = field(default_factory=SpellingOptions)
 
 
 @dataclass(frozen=True)

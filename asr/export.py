@@ -1,9 +1,9 @@
 """A trained model to ONNX and back, to 8 bits, and to the engine that shall run it.
 
-An exported model is a folder: encoder.onnx, step.onnx, for CTC heads ctc.onnx and phonemes.onnx, and model.json with
-sizes, characters, features and what is known about the model; search.toml and what it names, where there is a default
-search. Log-mel features stay in asr.features: they are computed by the same code for every engine, and cost a
-tenth of the encoder.
+An exported model is a folder: encoder.onnx, step.onnx, for CTC heads ctc.onnx and phonemes.onnx, for a speller the
+first two again, and model.json with sizes, characters, features and what is known about the model; search.toml and
+what it names, where there is a default search. Log-mel features stay in asr.features: they are computed by the same
+code for every engine, and cost a tenth of the encoder.
 """
 
 import copy
@@ -322,4 +322,8 @@ def _quantised_encoder(model: Seq2Seq) -> Seq2Seq:
         warnings.filterwarnings("ignore", "(?s).*deprecated", UserWarning)
         found.encoder = quantize_dynamic(found.encoder, kinds, dtype=torch.qint8)
         found.phoneme_layers = quantize_dynamic(found.phoneme_layers, kinds, dtype=torch.qint8)
+        if found.speller is not None:
+            found.speller.encoder = quantize_dynamic(
+                found.speller.encoder, kinds, dtype=torch.qint8
+            )
     return found

@@ -19,12 +19,17 @@ from asr.tokenizer import Tokenizer
 
 
 def graphs(model: Seq2Seq) -> dict[str, Any]:
-    """The graphs by name: encoder, step, and ctc and phonemes where it has those heads; float32, as onnx.ModelProto."""
+    """The graphs by name: encoder, step, ctc and phonemes where it has those heads, and those of a speller.
+
+    They are float32, as onnx.ModelProto.
+    """
     found = {"encoder": _encoder(model), "step": _step(model)}
     if model.ctc is not None:
         found["ctc"] = _ctc(model, model.ctc)
     if model.phonemes is not None:
         found["phonemes"] = _phonemes(model, model.phonemes)
+    if model.speller is not None:
+        found |= {f"speller_{name}": graph for name, graph in graphs(model.speller).items()}
     return found
 
 

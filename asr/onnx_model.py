@@ -17,6 +17,7 @@ from asr.model import Memory, ModelOptions, Seq2Seq, State
 from asr.model.decoder import initial_state
 from asr.model.memory import length_mask
 from asr.model.seq2seq import ctc_factor
+from asr.model.sounds import WIDTH
 
 
 class OnnxModel(Seq2Seq):
@@ -32,7 +33,9 @@ class OnnxModel(Seq2Seq):
         hop_seconds: float,
         threads: int | None = None,
     ) -> None:
-        """Open the graphs encoder, step, ctc and phonemes, as it has these heads; `threads` None is as torch.
+        """Open the graphs encoder, step, ctc and phonemes, as it has these heads, and its speller's.
+
+        `threads` None is as torch's.
 
         Raises ConfigError without onnxruntime, CheckpointError if a graph is missing or damaged.
         """
@@ -53,6 +56,18 @@ class OnnxModel(Seq2Seq):
         self.sessions = {name: _session(name, graphs, count) for name in needed}
         self.encoder_outputs = [item.name for item in self.sessions["encoder"].get_outputs()]
         self.step_inputs = [item.name for item in self.sessions["step"].get_inputs()]
+        self.speller = None
+        if (sizes := options.of_speller) is not None:
+            prefix = "speller_"
+            parts = {n.removeprefix(prefix): g for n, g in graphs.items() if n.startswith(prefix)}
+            self.speller = OnnxModel(
+                parts,
+                sizes,
+                vocabulary=vocabulary,
+                n_mels=WIDTH,
+                hop_seconds=hop_seconds,
+                threads=threads,
+            )
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
         """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
@@ -61,12 +76,15 @@ class OnnxModel(Seq2Seq):
         values, lengths = found["values"], found["lengths"]
         # The attention `fixed` compares nothing and has no keys.
         keys = found.get("keys", values[:, :, :0])
-        mask = length_mask(lengths, values.shape[1])
-        return Memory(values, lengths, keys, mask, found.get("first"), found.get("first_lengths"))
+        memory = Memory(values, lengths, keys, length_mask(lengths, values.shape[1]))
+        if self.phonemes is None:
+            return memory
+        heard = {name: _array(found[name]) for name in ("first", "first_lengths")}
+        return self._heard(memory, self._run("phonemes", heard)[0], found["first_lengths"])
 
     def initial_state(self, memory: Memory) -> State:
         """The decoder's state before the first token."""
-        return initial_state(self.options.decoder, memory)
+        return self._with_speller(initial_state(self.options.decoder, memory), memory)
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
         """Last tokens (N,), at first all sos, to log_probs (N, V) of the next ones and the next state.
@@ -88,20 +106,14 @@ class OnnxModel(Seq2Seq):
         }
         given = {name: _array(named[name]) for name in self.step_inputs}
         log_probs, *hidden, context, attention, coverage = self._run("step", given)
-        return log_probs, State(tuple(hidden), context, attention, coverage)
+        new = State(tuple(hidden), context, attention, coverage)
+        return self._spelled(tokens, memory, state, log_probs, new)
 
     def ctc_log_probs(self, memory: Memory) -> Tensor | None:
         """Memory to CTC log_probs (B, U * ctc_factor, V); None without a head."""
         if "ctc" not in self.sessions:
             return None
         return self._run("ctc", {"values": _array(memory.values)})[0]
-
-    def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor] | None:
-        """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
-        if "phonemes" not in self.sessions or memory.first is None or memory.first_lengths is None:
-            return None
-        given = {"first": _array(memory.first), "first_lengths": _array(memory.first_lengths)}
-        return self._run("phonemes", given)[0], memory.first_lengths
 
     def _run(self, name: str, given: dict[str, NDArray[Any]]) -> list[Tensor]:
         return [torch.from_numpy(found) for found in self.sessions[name].run(None, given)]

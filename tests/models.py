@@ -8,6 +8,7 @@ from torch import Tensor
 
 from asr.model import DecoderOptions, EncoderOptions, ModelOptions, Seq2Seq
 from asr.model.attention import AttentionOptions
+from asr.model.sounds import SpellerOptions
 from asr.tokenizer import Tokenizer
 
 CELLS = ("lstm", "gru", "rnn")
@@ -26,10 +27,11 @@ def tiny_options(
     ctc: bool = True,
     phonemes: bool = False,
     phoneme_layers: int = 0,
+    speller: float | None = None,
     dropout: float = 0.0,
     **encoder: Any,
 ) -> ModelOptions:
-    """Options of a network with 8 units a layer; `encoder` holds fields of EncoderOptions."""
+    """Options of a network with 8 units a layer; `encoder` holds fields of EncoderOptions, `speller` is its share."""
     attention = AttentionOptions(
         kind=kind, width=8, heads=4, location_channels=3, location_kernel=5
     )
@@ -43,12 +45,16 @@ def tiny_options(
         attention=attention,
     )
     sizes = {"width": 8, "channels": 3, "subsampling": 2, "bottom_layers": 0, "flat_layers": 1}
+    listening = EncoderOptions(
+        cell=cell, width=8, subsampling=1, bottom_layers=1, pyramid_levels=0, flat_layers=0
+    )
     return ModelOptions(
         EncoderOptions(cell=cell, **(sizes | {"dropout": dropout} | encoder)),
         decoder,
         ctc,
         phonemes,
         phoneme_layers,
+        None if speller is None else SpellerOptions(speller, listening, decoder),
     )
 
 

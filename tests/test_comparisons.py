@@ -78,5 +78,5 @@ def test_the_bundled_encoder_fits_the_recipe_that_begins_with_it() -> None:
 
 
 def test_the_bundled_model_is_of_the_recipe_that_says_so() -> None:
-    recipe = config.load(ROOT / "recipes" / "librispeech" / "here-phonemes.toml")
+    recipe = config.load(ROOT / "recipes" / "librispeech" / "here-speller.toml")
     assert recipe.model == load().trained.model.options

@@ -75,7 +75,10 @@ def test_a_base_that_cannot_be_used_is_named(text: str, message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[date]\n", r"unknown option date; allowed are augment, data, features, model, training"),
+        (
+            "[date]\n",
+            r"unknown option date; allowed are augment, data, features, model, spelling, training",
+        ),
         ("[data]\nbatch = 1\n", r"unknown option data\.batch; allowed are batch_seconds, cache"),
         (
             "[model.decoder.attention]\nhead = 1\n",

@@ -32,6 +32,7 @@ OTHER_SIZES = {
     "ctc": False,
 }
 PHONEMES = {"phonemes": True, "phoneme_layers": 2, "bottom_layers": 1}
+SPELLER = {**PHONEMES, "speller": 0.3}
 
 
 def _onnx(model: Seq2Seq, *, int8: bool = False) -> Seq2Seq:
@@ -54,6 +55,8 @@ def _follow(model: Seq2Seq, features: torch.Tensor, lengths: torch.Tensor) -> li
             log_probs, state = model.step(tokens, memory, state)
             found += [log_probs.exp(), *state.hidden]
             found += [state.context, state.attention, state.coverage]
+            if state.spelled is not None:
+                found += [*state.spelled.hidden, state.spelled.context, state.spelled.coverage]
     return found
 
 
@@ -63,7 +66,9 @@ def _valid(log_probs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, OTHER_SIZES, PHONEMES], ids=["usual", "other sizes", "phonemes"]
+    "options",
+    [{}, OTHER_SIZES, PHONEMES, SPELLER],
+    ids=["usual", "other sizes", "phonemes", "speller"],
 )
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kind", KINDS)

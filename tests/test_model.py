@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from asr.devices import has_bf16_kernels
 from asr.errors import ConfigError
-from asr.model import DecoderOptions, EncoderOptions, Losses, LossWeights, Memory, Seq2Seq
+from asr.model import DecoderOptions, EncoderOptions, Losses, LossWeights, Memory, Seq2Seq, State
 from asr.model.encoder import LockedDropout
 from asr.model.memory import length_mask
 from asr.model.seq2seq import cross_entropy, decoder_inputs_and_targets, guide_penalty
@@ -177,10 +177,11 @@ def test_log_probs_name_characters_and_eos_alone() -> None:
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2))
 
 
+@pytest.mark.parametrize("speller", [None, 0.5], ids=["decoder", "speller"])
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_selected_rows_go_on_as_in_their_own_batch(kind: str) -> None:
-    model = tiny_model(kind=kind, layers=2)
+def test_selected_rows_go_on_as_in_their_own_batch(kind: str, speller: float | None) -> None:
+    model = tiny_model(kind=kind, layers=2, phonemes=True, speller=speller)
     memory = model.encode(*padded(random_features(40, 13, 25)))
     inputs = torch.stack(random_tokens(3, 3, 3))
     state = model.initial_state(memory)
@@ -191,9 +192,14 @@ def test_selected_rows_go_on_as_in_their_own_batch(kind: str) -> None:
     expected, after = model.step(following, memory, state)
     actual, chosen = model.step(following[index], memory.select(index), state.select(index))
     close(actual, expected[index])
-    for ours, theirs in zip(dataclasses.astuple(chosen), dataclasses.astuple(after), strict=True):
-        for a, b in zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]:
-            close(a, b[index])
+    for ours, theirs in zip(_values(chosen), _values(after), strict=True):
+        close(ours, theirs[index])
+
+
+def _values(state: State) -> list[torch.Tensor]:
+    """All tensors of a state, the speller's among them."""
+    own = [*state.hidden, state.context, state.attention, state.coverage]
+    return own + ([] if state.spelled is None else _values(state.spelled))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -75,6 +75,7 @@ def run(output: Path, recipe: Config, **arguments: Any) -> Path:
         training=recipe.training,
         features=recipe.features,
         augmentation=recipe.augment,
+        spelling=recipe.spelling,
         **arguments,
     )
     return output

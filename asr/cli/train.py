@@ -52,6 +52,7 @@ def train(
         training=options.training,
         features=options.features,
         augmentation=options.augment,
+        spelling=options.spelling,
         resume=resume,
         initial=init,
         device=device,

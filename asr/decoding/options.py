@@ -57,6 +57,7 @@ class DecodingOptions:
     phoneme_weight: float = 0.0  # of how the words sound, where a search has pronunciations
     hotword_boost: float = 0.5  # added per character of a hot word, in nats
     max_tokens_per_second: float = 25.0  # of audio; a hypothesis that gets longer is cut
+    speller: bool = True  # whether a model's speller has its share in log P_attention
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:

@@ -43,11 +43,15 @@ class State:
     context: Tensor  # (B, D) what was attended to last
     attention: Tensor  # (B, U) weights of the last step; at first all on the first step
     coverage: Tensor  # (B, U) sum of the weights of all steps so far
+    spelled: "State | None" = None  # the speller's, where there is one
 
     def select(self, index: Tensor) -> "State":
         """The state with batch rows `index` (N,), in that order; a row may appear many times."""
         hidden = tuple(h[index] for h in self.hidden)
-        return State(hidden, self.context[index], self.attention[index], self.coverage[index])
+        spelled = None if self.spelled is None else self.spelled.select(index)
+        return State(
+            hidden, self.context[index], self.attention[index], self.coverage[index], spelled
+        )
 
 
 class Decoder(nn.Module):

@@ -15,13 +15,16 @@ class Memory:
     lengths: Tensor  # (B,) integer count of valid steps
     keys: Tensor  # (B, U, A) the values as the attention compares them, computed once
     mask: Tensor  # (B, U) True where valid
-    first: Tensor | None = None  # (B, U', D) the encoder's first layer, where phonemes are heard
-    first_lengths: Tensor | None = None  # (B,)
+    phonemes: Tensor | None = None  # (B, F, P) log probabilities of a head for phonemes
+    phoneme_lengths: Tensor | None = None  # (B,) its valid frames
+    spelled: "Memory | None" = None  # what a speller attends to
 
     def select(self, index: Tensor) -> "Memory":
         """The memory with batch rows `index` (N,), in that order; a row may appear many times."""
         chosen: dict[str, Any] = {
-            name: None if v is None else v[index] for name, v in vars(self).items()
+            name: value.select(index) if isinstance(value, Memory) else value[index]
+            for name, value in vars(self).items()
+            if value is not None
         }
         return replace(self, **chosen)
 

@@ -10,6 +10,7 @@ from asr.errors import ConfigError
 from asr.model.decoder import Decoder, DecoderOptions, State
 from asr.model.encoder import Encoder, EncoderLayer, EncoderOptions
 from asr.model.memory import Memory, length_mask
+from asr.model.sounds import WIDTH, SpellerOptions, batch_of_sounds
 from asr.options import check_range
 from asr.phonemes import BLANK, SIZE
 from asr.tokenizer import Tokenizer
@@ -26,14 +27,24 @@ class ModelOptions:
     ctc: bool = True  # a CTC head on the memory
     phonemes: bool = False  # a CTC head of English phonemes on the encoder's first layer
     phoneme_layers: int = 0  # BLSTM layers of their own between the first layer and that head
+    speller: SpellerOptions | None = None  # a second decoder, which attends to what that head hears
 
     def __post_init__(self) -> None:
-        """Refuse layers without a head; raises ConfigError."""
+        """Refuse what needs a head where there is none; raises ConfigError."""
         check_range(self, "model", ("phoneme_layers",), 0)
+        if self.speller is not None and not self.phonemes:
+            raise ConfigError("model.speller: needs model.phonemes = true")
         if self.phoneme_layers and not self.phonemes:
             raise ConfigError(
                 f"model.phoneme_layers {self.phoneme_layers}: without model.phonemes it must be 0"
             )
+
+    @property
+    def of_speller(self) -> "ModelOptions | None":
+        """The sizes of the speller, a network of the same kind."""
+        if self.speller is None:
+            return None
+        return ModelOptions(self.speller.encoder, self.speller.decoder, ctc=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class LossWeights:
     sampling: float = 0.0  # share of decoder inputs that are its own guesses
     phonemes: float = 0.0  # weight of their CTC loss, added to the rest
     phonemes_alone: bool = False  # only their loss is computed
+    speller_alone: bool = False  # only the speller's is, from sounds
 
 
 @dataclass(frozen=True)
@@ -82,28 +94,56 @@ class Seq2Seq(nn.Module):
         )
         self.phonemes = nn.Linear(width, SIZE) if options.phonemes else None
         self.apply(_open_forget_gates)
+        self.speller: Seq2Seq | None = None
+        if (sizes := options.of_speller) is not None:
+            self.speller = Seq2Seq(sizes, vocabulary=vocabulary, n_mels=WIDTH)
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> Memory:
         """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
         levels = self.encoder.levels(features, feature_lengths)
         memory = self._memory(*levels[-1])
-        if self.phonemes is None:
-            return memory
-        return replace(memory, first=levels[0][0], first_lengths=levels[0][1])
+        return memory if self.phonemes is None else self._heard(memory, *self._phonemes(*levels[0]))
+
+    def _heard(self, memory: Memory, log_probs: Tensor, lengths: Tensor) -> Memory:
+        """The memory with phoneme log_probs (B, F, P), valid to (B,), and with what the speller makes of them."""
+        spelled = None
+        if self.speller is not None:
+            spelled = self.speller.encode(*batch_of_sounds(log_probs, lengths))
+        return replace(memory, phonemes=log_probs, phoneme_lengths=lengths, spelled=spelled)
 
     def _memory(self, values: Tensor, lengths: Tensor) -> Memory:
         return self.decoder.memory(values, lengths, length_mask(lengths, values.shape[1]))
 
     def initial_state(self, memory: Memory) -> State:
-        """The decoder's state before the first token."""
-        return self.decoder.initial_state(memory)
+        """The decoder's state before the first token, and the speller's."""
+        return self._with_speller(self.decoder.initial_state(memory), memory)
+
+    def _with_speller(self, state: State, memory: Memory) -> State:
+        if self.speller is None or memory.spelled is None:
+            return state
+        return replace(state, spelled=self.speller.initial_state(memory.spelled))
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
         """Last tokens (N,), at first all sos, to log_probs (N, V) of the next ones and the next state.
 
         N is the memory's B, or K times that for a beam: K rows side by side then share an utterance's memory.
         """
-        return self.decoder.step(tokens, memory, state)
+        log_probs, new = self.decoder.step(tokens, memory, state)
+        return self._spelled(tokens, memory, state, log_probs, new)
+
+    def _spelled(
+        self, tokens: Tensor, memory: Memory, state: State, log_probs: Tensor, new: State
+    ) -> tuple[Tensor, State]:
+        """The decoder's log_probs and next state, with the speller's share in them where there is one."""
+        if self.speller is None or memory.spelled is None or state.spelled is None:
+            return log_probs, new
+        assert self.options.speller is not None
+        other, spelled = self.speller.step(tokens, memory.spelled, state.spelled)
+        first = Tokenizer.eos  # those before it have -inf
+        both = log_probs[:, first:].float(), other[:, first:].float()
+        mixed = torch.lerp(*both, self.options.speller.share).log_softmax(-1)
+        mixed = nn.functional.pad(mixed, (first, 0), value=float("-inf"))
+        return mixed, replace(new, spelled=spelled)
 
     def ctc_log_probs(self, memory: Memory) -> Tensor | None:
         """Memory to CTC log_probs (B, U * ctc_factor, V), valid to memory.lengths * ctc_factor; None without a head.
@@ -118,9 +158,13 @@ class Seq2Seq(nn.Module):
 
     def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor] | None:
         """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
-        if memory.first is None or memory.first_lengths is None:
+        if memory.phonemes is None or memory.phoneme_lengths is None:
             return None
-        return self._phonemes(memory.first, memory.first_lengths)
+        return memory.phonemes, memory.phoneme_lengths
+
+    def hear(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T, M) with frame counts (B,) to phoneme log_probs as above, and nothing else."""
+        return self._phonemes(*self.encoder.levels(features, feature_lengths, 1)[0])
 
     def _phonemes(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         assert self.phonemes is not None
@@ -141,8 +185,14 @@ class Seq2Seq(nn.Module):
     ) -> Losses:
         """The losses of a batch: features (B, T, M), (B,), tokens (B, L) without sos and eos, (B,).
 
-        Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds.
+        Phonemes (B, P) with counts (B,) are for the head that options.phonemes adds. Where the speller learns alone,
+        features are sounds (B, S, WIDTH).
         """
+        if weights.speller_alone:
+            assert self.speller is not None
+            plain = replace(weights, speller_alone=False, ctc=0.0)
+            losses: Losses = self.speller(features, feature_lengths, tokens, token_lengths, plain)
+            return losses
         if weights.phonemes_alone:
             return self._phonemes_alone(
                 features, feature_lengths, phonemes, phoneme_lengths, weights.phonemes
@@ -187,6 +237,12 @@ class Seq2Seq(nn.Module):
         self.phoneme_layers.requires_grad_(True)
         if self.phonemes is not None:
             self.phonemes.requires_grad_(True)
+
+    def learn_speller_alone(self) -> None:
+        """Keep all weights as they are but the speller's."""
+        self.requires_grad_(False)
+        if self.speller is not None:
+            self.speller.requires_grad_(True)
 
     def _attention_losses(
         self, memory: Memory, tokens: Tensor, token_lengths: Tensor, weights: LossWeights

@@ -20,7 +20,7 @@ from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
 from asr.training.interrupt import alone_in, on_interrupt, terminable
 from asr.training.monitor import Monitor
-from asr.training.run import Run, new_model, prepare, restore
+from asr.training.run import Run, hear_all, new_model, prepare, restore
 from asr.training.schedule import (
     TrainingOptions,
     end,
@@ -30,6 +30,7 @@ from asr.training.schedule import (
     loss_weights,
     plan_end,
 )
+from asr.training.spelling import SpellingOptions
 
 MAX_SKIPPED_IN_A_ROW = 20
 SUMS = ("attention", "ctc", "guide", "phonemes", "targets", "total")  # of Losses, for the log
@@ -43,6 +44,7 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
     training: TrainingOptions,
     features: FeatureOptions,
     augmentation: AugmentOptions,
+    spelling: SpellingOptions | None = None,
     resume: bool = True,
     initial: str | Path | None = None,
     device: str = "cpu",
@@ -75,6 +77,8 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
                 augmentation=augmentation,
             )
         restore(run, training, data, resume=resume, initial=initial)
+        if training.speller_alone:
+            hear_all(run, training, data, augmentation, spelling or SpellingOptions())
         with on_interrupt() as interrupted:
             _loop(run, training, data, augmentation, interrupted)
         if run.writes:
@@ -170,7 +174,7 @@ def _step(
     suspects = []
     for batch in group:
         features = batch.features
-        if progress.step >= training.masks_from:
+        if progress.step >= training.masks_from and not training.speller_alone:
             width, options = augmentation.freq_warp, run.trained.features
             features = warp_frequencies(features, width, options, generator)
             features = spec_augment(features, batch.feature_lengths, augmentation, generator)
@@ -223,7 +227,8 @@ def _validate(run: Run, training: TrainingOptions) -> None:
     if not run.writes:
         return
     progress = run.progress
-    begun = training.phonemes_alone or progress.step > training.ctc_alone_steps
+    alone = training.phonemes_alone or training.speller_alone
+    begun = alone or progress.step > training.ctc_alone_steps
     row = run.validation.measure(run.trained) if begun else {}
     if row:
         run.monitor.write("dev", progress, row)

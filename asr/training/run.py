@@ -23,6 +23,7 @@ from asr.training.monitor import Monitor
 from asr.training.optimizer import Optimizer
 from asr.training.optimizer import build as build_optimizer
 from asr.training.schedule import Progress, TrainingOptions, check_end, goes_back
+from asr.training.spelling import SpellingOptions, spelling_set
 from asr.training.validation import Validation
 
 MAX_NAMED = (
@@ -97,6 +98,10 @@ def prepare(
         if trained.model.phonemes is None:
             raise TrainingError("training.phonemes_alone: needs model.phonemes = true")
         trained.model.learn_phonemes_alone()
+    if training.speller_alone:
+        if trained.model.speller is None:
+            raise TrainingError("training.speller_alone: needs a table model.speller")
+        trained.model.learn_speller_alone()
     optimizer = build_optimizer(trained.model, training.optimizer)
     bf16 = uses_bf16(training.precision, trained.model, place.device)
     return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place, bf16)
@@ -150,6 +155,29 @@ def restore(
     if run.writes:
         state.forget_after(run.output, run.progress.step)
     run.monitor.begin(run.progress.step)
+
+
+def hear_all(
+    run: Run,
+    training: TrainingOptions,
+    data: DataOptions,
+    augmentation: AugmentOptions,
+    options: SpellingOptions,
+) -> None:
+    """Put in the place of the features what the phoneme layers hear, and text."""
+    with run.monitor.bar("phonemes") as on_progress:
+        run.data = found = spelling_set(
+            run.data,
+            run.trained,
+            options,
+            augmentation,
+            held_out=(*data.dev, *data.exclude),
+            seed=training.seed,
+            bf16=run.bf16,
+            on_progress=on_progress,
+        )
+    words = sum(len(words) for _, words in found.texts)
+    run.monitor.say(f"{len(found.texts)} sentences of text, {words} words, beside speech")
 
 
 def _load_in_turn(

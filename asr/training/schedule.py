@@ -60,6 +60,7 @@ class TrainingOptions(ScheduleOptions):
         0.3  # weight of the phonemes' loss, where the model has such a head (model.phonemes)
     )
     phonemes_alone: bool = False  # only what hears phonemes learns; dev measures their error rate
+    speller_alone: bool = False  # only the speller learns (model.speller), from speech and text
     ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
@@ -81,6 +82,11 @@ class TrainingOptions(ScheduleOptions):
         check_range(self, "training", ("ctc", "label_smoothing", "sampling"), 0, 1)
         if self.phonemes_alone and not self.phonemes:
             raise ConfigError("training.phonemes 0: with phonemes_alone it must be above 0")
+        if self.speller_alone and (self.phonemes_alone or self.epochs):
+            other = "phonemes_alone" if self.phonemes_alone else "epochs"
+            raise ConfigError(
+                f"training.{other}: not with speller_alone; hours or max_steps end it"
+            )
         check_range(self, "training", ("accumulate", "average"), 1)
         if self.guide_width == 0:
             raise ConfigError(f"training.guide_width {self.guide_width}: must be above 0")
@@ -204,6 +210,7 @@ def loss_weights(step: int, options: TrainingOptions) -> LossWeights:
         sampling=options.sampling if step >= options.sampling_from else 0.0,
         phonemes=options.phonemes,
         phonemes_alone=options.phonemes_alone,
+        speller_alone=options.speller_alone,
     )
 
 

@@ -60,10 +60,12 @@ train() { # recipe, options of asr train
 }
 
 train "$config" "$@"
-if [ "$config" = here ]; then # its second and third part
+if [ "$config" = here ]; then # its further parts
     train here-on --init runs/here/model.pt "$@"
     train here-phonemes --init runs/here-on/model.pt "$@"
-    run=runs/here-phonemes
+    texts=("$root"/text/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)
+    train here-speller --init runs/here-phonemes/model.pt --set "spelling.texts=[$(printf '"%s",' "${texts[@]}")]" "$@"
+    run=runs/here-speller
 fi
 
 # The search is the bundled model's, with its language models; the confidence is not fitted. Only here has layers for

@@ -1,0 +1,257 @@
+"""Speech and text in, a speller's training data out: what the phoneme layers hear of them, with what is to be written.
+
+Of a recording that is what they hear, of it augmented. What they would hear of a text that nobody has spoken is put
+together from pieces of that, one for each of its phonemes, cut where the same one stood between the same neighbours:
+with the mistakes that they make.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+
+from asr import leaks, phonemes, sentences
+from asr.alignment import forced_alignment
+from asr.augment import AugmentOptions, spec_augment, warp_frequencies
+from asr.batching import Batch, Example, TrainingSet, epoch_batches, padded, tokens_of
+from asr.checkpoint import Trained
+from asr.errors import TrainingError
+from asr.model import Seq2Seq
+from asr.model.sounds import sounds
+from asr.options import check_range
+from asr.tokenizer import Tokenizer
+
+Heard = NDArray[np.float16]  # (F, P) log probabilities of phonemes
+Spoken = tuple[int, ...]  # a word's phonemes
+Place = tuple[int, int, int]  # a phoneme between its neighbours in the word
+
+EDGE = 0  # of a word, as a neighbour
+ANY = -1  # whatever neighbour
+FEWEST = 3  # pieces among which one is drawn; with fewer, neighbours count for less
+SECONDS = 400.0  # of speech that is heard together
+LOWEST = -10.0  # log probabilities below it are kept as it
+SOUNDS_A_PHONEME = 1.1  # about; what is made of a text is as long as it is drawn
+
+
+@dataclass(frozen=True)
+class SpellingOptions:
+    """What a speller learns from besides speech."""
+
+    texts: tuple[str, ...] = ()  # .gz or not, or manifests
+    skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
+    exclude: tuple[
+        str, ...
+    ] = ()  # beside data.dev and data.exclude: what holds text of theirs is refused
+    pronunciations: str = ""  # of their words; CMUdict's if empty
+    speech: float = 0.3  # share of speech in the examples of an epoch, the rest is text
+    passes: int = 2  # times that each recording is heard, every time augmented anew
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
+        check_range(self, "spelling", ("speech",), 0.01, 1)
+        check_range(self, "spelling", ("passes",), 1)
+
+
+class Pieces:
+    """What was heard of every phoneme of some speech, to put together what would be heard of any text."""
+
+    def __init__(self) -> None:
+        self._found: dict[Place, list[Heard]] = defaultdict(list)
+
+    def add(self, heard: Heard, words: Sequence[Spoken]) -> bool:
+        """Cut what was heard of some words into their phonemes; False where it is too short for them."""
+        spoken = [phoneme for word in words for phoneme in word]
+        path = forced_alignment(torch.from_numpy(heard).float(), spoken, phonemes.BLANK)
+        if path is None:
+            return False
+        ends = [*path.starts[1:].tolist(), len(heard)]
+        for place, start, end in zip(places(words), path.starts, ends, strict=True):
+            for kind in _wider(place):
+                self._found[kind].append(heard[start:end])
+        return True
+
+    def put_together(self, words: Sequence[Spoken], rng: random.Random) -> Heard:
+        """What might be heard of some words. A phoneme that was never heard is left out."""
+        found = [self._near(place) for place in places(words)]
+        pieces = [rng.choice(pieces) for pieces in found if pieces]
+        nothing = np.zeros((0, phonemes.SIZE), np.float16)
+        return np.concatenate([nothing, *pieces])
+
+    def _near(self, place: Place) -> list[Heard]:
+        pieces: list[Heard] = []
+        for kind in _wider(place):
+            pieces = self._found.get(kind, [])
+            if len(pieces) >= FEWEST:
+                break
+        return pieces
+
+
+def _wider(place: Place) -> tuple[Place, Place, Place]:
+    """A place, and those among which it counts where neighbours matter less: the one after, then none."""
+    _, phoneme, right = place
+    return place, (ANY, phoneme, right), (ANY, phoneme, ANY)
+
+
+def places(words: Iterable[Spoken]) -> list[Place]:
+    """Each phoneme of some words between its neighbours."""
+    return [
+        (before, phoneme, after)
+        for word in words
+        for before, phoneme, after in zip((EDGE, *word), word, (*word[1:], EDGE), strict=False)
+    ]
+
+
+class SpellingSet(TrainingSet):
+    """Speech as it was heard, and text as it might be heard; batches are of sounds (asr.model.sounds)."""
+
+    def __init__(
+        self,
+        speech: Sequence[tuple[Example, tuple[Heard, ...]]],
+        texts: Sequence[tuple[tuple[int, ...], tuple[Spoken, ...]]],
+        pieces: Pieces,
+        *,
+        share: float,
+        hop_seconds: float,
+    ) -> None:
+        """`speech` has what was heard of every example, `texts` the tokens and the phonemes of sentences."""
+        wanted = share / (1 - share) * len(texts) / len(speech) if share < 1 else 1
+        self.repeated = max(1, round(wanted))
+        self.heard = [heard for _, heard in speech] * self.repeated
+        self.texts = texts
+        self.pieces = pieces
+        examples = [
+            Example(e.id, e.tokens, 0, (), tuple(len(sounds(_tensor(h))) for h in heard))
+            for e, heard in speech
+        ] * self.repeated
+        for number, (tokens, words) in enumerate(texts):
+            length = round(SOUNDS_A_PHONEME * sum(map(len, words)))
+            examples.append(Example(f"text-{number}", tokens, 0, (), (max(1, length),)))
+        super().__init__(examples, [], [], hop_seconds)
+
+    @property
+    def hours(self) -> float:
+        """Hours of the speech, heard once; text has none."""
+        speech = len(self.heard) // self.repeated
+        return sum(e.frames[0] for e in self.examples[:speech]) * self.hop_seconds / 3600
+
+    def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
+        """The batch of (example index, variant) pairs; what is drawn for texts follows from them."""
+        rng = random.Random(repr(picks))
+        found = [sounds(_tensor(self._heard(index, variant, rng))) for index, variant in picks]
+        chosen = [self.examples[index] for index, _ in picks]
+        lengths = [len(item) for item in found]
+        return Batch(
+            pad_sequence(found, batch_first=True),
+            torch.tensor(lengths),
+            *padded([e.tokens for e in chosen], Tokenizer.pad),
+            *padded([() for _ in chosen], phonemes.BLANK),
+            tuple(e.id for e in chosen),
+            sum(lengths) * self.hop_seconds,
+        )
+
+    def _heard(self, index: int, variant: int, rng: random.Random) -> Heard:
+        if index < len(self.heard):
+            return self.heard[index][variant]
+        words = self.texts[index - len(self.heard)][1]
+        made = self.pieces.put_together(words, rng)
+        return made if len(made) else np.zeros((1, phonemes.SIZE), np.float16)
+
+
+def _tensor(heard: Heard) -> torch.Tensor:
+    return torch.from_numpy(heard)
+
+
+def read_texts(
+    options: SpellingOptions, held_out: Sequence[str], tokenizer: Tokenizer
+) -> list[tuple[tuple[int, ...], tuple[Spoken, ...]]]:
+    """The tokens and phonemes of the texts' sentences; those with a word that nobody can pronounce are left out.
+
+    Raises CorpusError where a text cannot be read or holds a sentence of the files `held_out` or options.exclude.
+    """
+    if not options.texts:
+        return []
+    known = (
+        phonemes.load(options.pronunciations) if options.pronunciations else phonemes.dictionary()
+    )
+    found = sentences.read(options.texts, options.skip)
+    leaks.refuse(found, sentences.read(dict.fromkeys((*held_out, *options.exclude))))
+    return [
+        (tokens_of(sentence.text, tokenizer), tuple(known[word] for word in words))
+        for sentence in found
+        if (words := sentence.text.split()) and all(word in known for word in words)
+    ]
+
+
+def spelling_set(
+    data: TrainingSet,
+    trained: Trained,
+    options: SpellingOptions,
+    augmentation: AugmentOptions,
+    *,
+    held_out: Sequence[str],
+    seed: int,
+    bf16: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SpellingSet:
+    """Hear all speech of `data` with the phoneme layers of `trained`, and read the texts.
+
+    Raises CorpusError as `read_texts` does, TrainingError where no recording is as long as its text.
+    """
+    texts = read_texts(options, held_out, trained.tokenizer)
+    known, unknown = phonemes.dictionary(), (phonemes.UNKNOWN,)
+    pieces, heard = Pieces(), defaultdict[int, list[Heard]](list)
+    for number in range(options.passes):
+        passed = hear(data, trained.model, trained, augmentation, seed, number, bf16)
+        for done, (index, values) in enumerate(passed, 1):
+            text = trained.tokenizer.decode(data.examples[index].tokens)
+            if pieces.add(values, [known.get(word, unknown) for word in text.split()]):
+                heard[index].append(values)
+            on_progress(number * len(data) + done, options.passes * len(data))
+    if not heard:
+        raise TrainingError("speller_alone: no recording is long enough for its text")
+    speech = [(data.examples[index], tuple(values)) for index, values in sorted(heard.items())]
+    frames = sum(data.examples[index].frames[0] for index in heard)
+    count = sum(len(sounds(_tensor(values[0]))) for values in heard.values())
+    hop_seconds = frames * data.hop_seconds / count
+    return SpellingSet(speech, texts, pieces, share=options.speech, hop_seconds=hop_seconds)
+
+
+@torch.inference_mode()
+def hear(
+    data: TrainingSet,
+    model: Seq2Seq,
+    trained: Trained,
+    augmentation: AugmentOptions,
+    seed: int,
+    number: int,
+    bf16: bool,
+) -> Iterable[tuple[int, Heard]]:
+    """Each example's index with what the model's phoneme layers hear of it, augmented, their dropout on."""
+    device = next(model.parameters()).device
+    torch.manual_seed(seed * 1009 + number)  # of dropout
+    generator = torch.Generator().manual_seed(seed * 1009 + number)
+    model.eval()
+    model.phoneme_layers.train()
+    batches = epoch_batches(
+        [example.frames for example in data.examples],
+        batch_frames=round(SECONDS / data.hop_seconds),
+        seed=seed,
+        epoch=number,
+    )
+    for picks in batches:
+        batch = data.batch(picks)
+        features = warp_frequencies(
+            batch.features, augmentation.freq_warp, trained.features, generator
+        )
+        features = spec_augment(features, batch.feature_lengths, augmentation, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            log_probs, lengths = model.hear(features.to(device), batch.feature_lengths.to(device))
+        values = log_probs.float().clamp(min=LOWEST).half().cpu().numpy()
+        for (index, _), row, length in zip(picks, values, lengths.tolist(), strict=True):
+            yield index, row[:length].copy()
+    model.eval()
