@@ -200,7 +200,8 @@ def check(
         raise AudioError("check: no recording that is long enough")
     lengths = torch.tensor([len(item) for item in features])
     batch = pad_sequence(features, batch_first=True)
-    memories = [trained.model.encode(batch, lengths) for trained in (eager, exported)]
+    models = eager.model, exported.model
+    memories = [model.with_speller(model.encode(batch, lengths)) for model in models]
     tokens, texts = [], []
     for trained, memory in zip((eager, exported), memories, strict=True):
         best = [n[0] for n in decode(trained.model, memory, eager.tokenizer, DecodingOptions())]

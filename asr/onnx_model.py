@@ -76,14 +76,11 @@ class OnnxModel(Seq2Seq):
         values, lengths = found["values"], found["lengths"]
         # The attention `fixed` compares nothing and has no keys.
         keys = found.get("keys", values[:, :, :0])
-        memory = Memory(values, lengths, keys, length_mask(lengths, values.shape[1]))
-        if self.phonemes is None:
-            return memory
-        heard = {name: _array(found[name]) for name in ("first", "first_lengths")}
-        return self._heard(memory, self._run("phonemes", heard)[0], found["first_lengths"])
+        mask = length_mask(lengths, values.shape[1])
+        return Memory(values, lengths, keys, mask, found.get("first"), found.get("first_lengths"))
 
     def initial_state(self, memory: Memory) -> State:
-        """The decoder's state before the first token."""
+        """The decoder's state before the first token, and the speller's where the memory is for it too."""
         return self._with_speller(initial_state(self.options.decoder, memory), memory)
 
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
@@ -114,6 +111,13 @@ class OnnxModel(Seq2Seq):
         if "ctc" not in self.sessions:
             return None
         return self._run("ctc", {"values": _array(memory.values)})[0]
+
+    def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor] | None:
+        """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
+        if "phonemes" not in self.sessions or memory.first is None or memory.first_lengths is None:
+            return None
+        given = {"first": _array(memory.first), "first_lengths": _array(memory.first_lengths)}
+        return self._run("phonemes", given)[0], memory.first_lengths
 
     def _run(self, name: str, given: dict[str, NDArray[Any]]) -> list[Tensor]:
         return [torch.from_numpy(found) for found in self.sessions[name].run(None, given)]

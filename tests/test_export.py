@@ -43,7 +43,7 @@ def _onnx(model: Seq2Seq, *, int8: bool = False) -> Seq2Seq:
 def _follow(model: Seq2Seq, features: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
     """All that a search may see of a model: memory, CTC, and some steps of the decoder."""
     with torch.inference_mode():
-        memory = model.encode(features, lengths)
+        memory = model.with_speller(model.encode(features, lengths))
         state = model.initial_state(memory)
         found = [memory.values, memory.keys, memory.lengths.float(), memory.mask.float()]
         ctc = model.ctc_log_probs(memory)

@@ -182,7 +182,7 @@ def test_log_probs_name_characters_and_eos_alone() -> None:
 @torch.no_grad()
 def test_selected_rows_go_on_as_in_their_own_batch(kind: str, speller: float | None) -> None:
     model = tiny_model(kind=kind, layers=2, phonemes=True, speller=speller)
-    memory = model.encode(*padded(random_features(40, 13, 25)))
+    memory = model.with_speller(model.encode(*padded(random_features(40, 13, 25))))
     inputs = torch.stack(random_tokens(3, 3, 3))
     state = model.initial_state(memory)
     for token in inputs.unbind(1):

@@ -68,11 +68,20 @@ def test_sounds_of_an_utterance_are_the_same_alone_and_in_a_batch() -> None:
     assert not together[1, counts[1] :].any()
 
 
+def test_recordings_without_a_frame_have_no_sounds() -> None:
+    found, counts = batch_of_sounds(torch.zeros(2, 3, SIZE), torch.tensor([0, 0]))
+    assert found.shape == (2, 1, WIDTH)
+    assert counts.tolist() == [0, 0]
+    model = tiny_model(phonemes=True, speller=0.5)
+    memory = model.encode(torch.zeros(1, 5, MELS), torch.tensor([0]))
+    assert decode(model, memory, TOKENIZER, DecodingOptions())[0][0].tokens == ()
+
+
 def test_a_step_is_the_mean_of_decoder_and_speller() -> None:
     model = tiny_model(phonemes=True, speller=0.25)
     assert model.speller is not None
     with torch.inference_mode():
-        memory = model.encode(*padded(random_features(40, 24)))
+        memory = model.with_speller(model.encode(*padded(random_features(40, 24))))
         assert memory.spelled is not None
         state, spelled = model.initial_state(memory), model.speller.initial_state(memory.spelled)
         plain = replace(state, spelled=None)

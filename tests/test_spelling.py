@@ -77,6 +77,7 @@ def test_pieces_are_of_the_same_neighbours_where_enough_were_heard() -> None:
 def test_speech_too_short_for_its_text_gives_no_pieces() -> None:
     pieces = Pieces()
     assert not pieces.add(heard(5), [(5, 7)])
+    assert not pieces.add(heard(5), [])
     assert pieces.put_together([(5,)], random.Random(1)).shape == (0, SIZE)
 
 
@@ -113,6 +114,10 @@ def test_sentences_with_words_that_cannot_be_pronounced_are_left_out(tmp_path: P
     assert TOKENIZER.decode(tokens) == "badface"  # its alphabet has neither s nor a space
     assert [len(word) for word in words] == [3, 3]
     assert read_texts(SpellingOptions(), [], TOKENIZER) == []
+    assert read_texts(replace(options, speech=1.0), [], TOKENIZER) == []
+    (tmp_path / "text.txt").write_text("bad cab\n", encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"spelling\.texts: no sentence of which all words"):
+        read_texts(options, [], TOKENIZER)
 
 
 def test_text_that_holds_a_held_out_sentence_is_refused(tmp_path: Path) -> None:
@@ -170,8 +175,26 @@ def test_a_speller_alone_needs_one_and_an_end_that_is_no_epoch(tmp_path: Path) -
     with pytest.raises(TrainingError, match=r"speller_alone: needs a table model\.speller"):
         run(tmp_path, config(manifest_path, {"training": {"speller_alone": True}}))
     for name, value in (("epochs", 1.0), ("phonemes_alone", True)):
-        with pytest.raises(ConfigError, match=f"training.{name}: not with speller_alone"):
+        with pytest.raises(ConfigError, match=f"training.{name}.*speller_alone"):
             config(manifest_path, SPELLER, {"training": {name: value}})
     with pytest.raises(ConfigError, match=r"spelling.speech 0: must be from 0.01 to 1"):
         SpellingOptions(speech=0)
+    with pytest.raises(ConfigError, match=r"spelling.skip: lines of spelling.texts, of which"):
+        SpellingOptions(skip=("books.txt:1-2",))
     assert ANY not in range(SIZE)
+
+
+def test_parts_that_would_stay_random_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="the pronouncing dictionary is not installed")
+    manifest_path = make_manifest(tmp_path / "toy")
+    with pytest.raises(TrainingError, match=r"speller_alone: must begin with a model that hears"):
+        run(tmp_path / "out", config(manifest_path, SPELLER))
+    first = run(tmp_path / "first", config(manifest_path)) / "model.pt"
+    with pytest.raises(TrainingError, match=r"speller_alone: must begin with a model that hears"):
+        run(tmp_path / "out", config(manifest_path, SPELLER), initial=first)
+    beside = config(manifest_path, SPELLER, {"training": {"speller_alone": False}})
+    with pytest.raises(TrainingError, match=r"model\.speller: a new one learns with"):
+        run(tmp_path / "out", beside, initial=first)
+    text: dict[str, dict[str, Any]] = {"spelling": {"texts": ["text.txt"]}}
+    with pytest.raises(TrainingError, match=r"spelling\.texts: only training\.speller_alone"):
+        run(tmp_path / "out", config(manifest_path, text))

@@ -4,8 +4,6 @@ The search knows a model only by `initial_state` and `step`, and moves rows of m
 every cell, attention and decoder is searched by the same code.
 """
 
-from dataclasses import replace
-
 from asr.decoding.beam import beam
 from asr.decoding.greedy import greedy
 from asr.decoding.hotwords import HotWords
@@ -36,8 +34,8 @@ def decode(
     """
     if isinstance(search, DecodingOptions):
         search = Search(search)
-    if not search.options.speller:
-        memory = replace(memory, spelled=None)
+    if search.options.speller:
+        memory = model.with_speller(memory)
     if search.options.beam_size > 1 or len(search.scorers(model, tokenizer)) > 1:
         return beam(model, memory, tokenizer, search)
     return [[best] for best in greedy(model, memory, tokenizer, search.options)]

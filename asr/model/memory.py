@@ -15,9 +15,9 @@ class Memory:
     lengths: Tensor  # (B,) integer count of valid steps
     keys: Tensor  # (B, U, A) the values as the attention compares them, computed once
     mask: Tensor  # (B, U) True where valid
-    phonemes: Tensor | None = None  # (B, F, P) log probabilities of a head for phonemes
-    phoneme_lengths: Tensor | None = None  # (B,) its valid frames
-    spelled: "Memory | None" = None  # what a speller attends to
+    first: Tensor | None = None  # (B, U', D) the encoder's first layer, where phonemes are heard
+    first_lengths: Tensor | None = None  # (B,)
+    spelled: "Memory | None" = None  # what a speller attends to (Seq2Seq.with_speller)
 
     def select(self, index: Tensor) -> "Memory":
         """The memory with batch rows `index` (N,), in that order; a row may appear many times."""

@@ -1,4 +1,4 @@
-"""Encoder, decoder and CTC head as one network, with one loss: (1 - w) * attention + w * CTC."""
+"""Encoder, decoder and CTC head as one network, with one loss: (1 - w) * attention + w * CTC; a speller beside them."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -102,20 +102,22 @@ class Seq2Seq(nn.Module):
         """Features (B, T, M) with frame counts (B,) to a memory of ceil(T / reduction) steps."""
         levels = self.encoder.levels(features, feature_lengths)
         memory = self._memory(*levels[-1])
-        return memory if self.phonemes is None else self._heard(memory, *self._phonemes(*levels[0]))
+        if self.phonemes is None:
+            return memory
+        return replace(memory, first=levels[0][0], first_lengths=levels[0][1])
 
-    def _heard(self, memory: Memory, log_probs: Tensor, lengths: Tensor) -> Memory:
-        """The memory with phoneme log_probs (B, F, P), valid to (B,), and with what the speller makes of them."""
-        spelled = None
-        if self.speller is not None:
-            spelled = self.speller.encode(*batch_of_sounds(log_probs, lengths))
-        return replace(memory, phonemes=log_probs, phoneme_lengths=lengths, spelled=spelled)
+    def with_speller(self, memory: Memory) -> Memory:
+        """The memory with what a speller attends to, which gives it its share in `step`; as it is without one."""
+        heard = None if self.speller is None else self.phoneme_log_probs(memory)
+        if self.speller is None or heard is None:
+            return memory
+        return replace(memory, spelled=self.speller.encode(*batch_of_sounds(*heard)))
 
     def _memory(self, values: Tensor, lengths: Tensor) -> Memory:
         return self.decoder.memory(values, lengths, length_mask(lengths, values.shape[1]))
 
     def initial_state(self, memory: Memory) -> State:
-        """The decoder's state before the first token, and the speller's."""
+        """The decoder's state before the first token, and the speller's where the memory is for it too."""
         return self._with_speller(self.decoder.initial_state(memory), memory)
 
     def _with_speller(self, state: State, memory: Memory) -> State:
@@ -158,9 +160,9 @@ class Seq2Seq(nn.Module):
 
     def phoneme_log_probs(self, memory: Memory) -> tuple[Tensor, Tensor] | None:
         """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
-        if memory.phonemes is None or memory.phoneme_lengths is None:
+        if memory.first is None or memory.first_lengths is None:
             return None
-        return memory.phonemes, memory.phoneme_lengths
+        return self._phonemes(memory.first, memory.first_lengths)
 
     def hear(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, M) with frame counts (B,) to phoneme log_probs as above, and nothing else."""

@@ -70,4 +70,7 @@ def sounds(log_probs: Tensor) -> Tensor:
 def batch_of_sounds(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Log probabilities (B, F, P) with frame counts (B,) to sounds (B, S, WIDTH) with their counts (B,)."""
     found = [sounds(row[:n]) for row, n in zip(log_probs, lengths.tolist(), strict=True)]
-    return pad_sequence(found, batch_first=True), lengths.new_tensor([len(item) for item in found])
+    counts = lengths.new_tensor([len(item) for item in found])
+    batch = pad_sequence(found, batch_first=True)
+    # An encoder needs a step, also where no utterance has one.
+    return batch if batch.shape[1] else batch.new_zeros(len(found), 1, WIDTH), counts

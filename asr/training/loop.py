@@ -57,7 +57,9 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
     Raises AsrError with one clear line where options, manifests or checkpoints cannot be used, and where another
     training writes to `output`.
     """
-    output = Path(output)
+    output, spelling = Path(output), spelling or SpellingOptions()
+    if spelling.texts and not training.speller_alone:
+        raise TrainingError("spelling.texts: only training.speller_alone reads them")
     place = distributed.start(device)
     with ExitStack() as stack:
         stack.callback(distributed.stop)
@@ -78,7 +80,8 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
             )
         restore(run, training, data, resume=resume, initial=initial)
         if training.speller_alone:
-            hear_all(run, training, data, augmentation, spelling or SpellingOptions())
+            with terminable():
+                hear_all(run, training, data, augmentation, spelling)
         with on_interrupt() as interrupted:
             _loop(run, training, data, augmentation, interrupted)
         if run.writes:

@@ -138,6 +138,7 @@ def restore(
         return goes_back(progress, training, run.steps_per_epoch(training, data, progress.epoch))
 
     progress = state.resume(run.output, run.model, run.optimizer, back) if resume else None
+    missing: list[str] = [] if progress is not None else list(run.model.state_dict())
     if progress is not None:
         run.progress = progress
         unused = f"; {initial} is not used" if initial is not None else ""
@@ -150,11 +151,25 @@ def restore(
         if len(missing) > MAX_NAMED:
             new += f" and {len(missing) - MAX_NAMED} more"
         run.monitor.say(f"weights from {initial}{new}")
+    _check_begun(training, missing)
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay
     if run.writes:
         state.forget_after(run.output, run.progress.step)
     run.monitor.begin(run.progress.step)
+
+
+def _check_begun(training: TrainingOptions, new: Sequence[str]) -> None:
+    """Refuse a training in which a part that it does not change has the random weights `new`."""
+    parts = {name.partition(".")[0] for name in new}
+    if training.speller_alone and parts & {"phonemes", "phoneme_layers"}:
+        raise TrainingError(
+            "training.speller_alone: must begin with a model that hears phonemes; name it with --init"
+        )
+    if "speller" in parts and not training.speller_alone:
+        raise TrainingError(
+            "model.speller: a new one learns with training.speller_alone, not beside the rest"
+        )
 
 
 def hear_all(

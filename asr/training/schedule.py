@@ -82,11 +82,12 @@ class TrainingOptions(ScheduleOptions):
         check_range(self, "training", ("ctc", "label_smoothing", "sampling"), 0, 1)
         if self.phonemes_alone and not self.phonemes:
             raise ConfigError("training.phonemes 0: with phonemes_alone it must be above 0")
-        if self.speller_alone and (self.phonemes_alone or self.epochs):
-            other = "phonemes_alone" if self.phonemes_alone else "epochs"
+        if self.speller_alone and self.phonemes_alone:
             raise ConfigError(
-                f"training.{other}: not with speller_alone; hours or max_steps end it"
+                "training.phonemes_alone, speller_alone: only one of them learns alone"
             )
+        if self.speller_alone and self.epochs:
+            raise ConfigError("training.epochs: not with speller_alone; set hours or max_steps")
         check_range(self, "training", ("accumulate", "average"), 1)
         if self.guide_width == 0:
             raise ConfigError(f"training.guide_width {self.guide_width}: must be above 0")

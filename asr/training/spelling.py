@@ -2,7 +2,8 @@
 
 Of a recording that is what they hear, of it augmented. What they would hear of a text that nobody has spoken is put
 together from pieces of that, one for each of its phonemes, cut where the same one stood between the same neighbours:
-with the mistakes that they make.
+with the mistakes that they make. Source: text injection (JOIST, Sainath et al. 2022), with real posteriors in the place
+of phonemes.
 """
 
 import random
@@ -20,7 +21,7 @@ from asr.alignment import forced_alignment
 from asr.augment import AugmentOptions, spec_augment, warp_frequencies
 from asr.batching import Batch, Example, TrainingSet, epoch_batches, padded, tokens_of
 from asr.checkpoint import Trained
-from asr.errors import TrainingError
+from asr.errors import ConfigError, TrainingError
 from asr.model import Seq2Seq
 from asr.model.sounds import sounds
 from asr.options import check_range
@@ -48,13 +49,15 @@ class SpellingOptions:
         str, ...
     ] = ()  # beside data.dev and data.exclude: what holds text of theirs is refused
     pronunciations: str = ""  # of their words; CMUdict's if empty
-    speech: float = 0.3  # share of speech in the examples of an epoch, the rest is text
+    speech: float = 0.3  # share of speech in the examples of an epoch, about and at least; at 1 there is no text
     passes: int = 2  # times that each recording is heard, every time augmented anew
 
     def __post_init__(self) -> None:
         """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
         check_range(self, "spelling", ("speech",), 0.01, 1)
         check_range(self, "spelling", ("passes",), 1)
+        if self.skip and not self.texts:
+            raise ConfigError("spelling.skip: lines of spelling.texts, of which there are none")
 
 
 class Pieces:
@@ -67,7 +70,7 @@ class Pieces:
         """Cut what was heard of some words into their phonemes; False where it is too short for them."""
         spoken = [phoneme for word in words for phoneme in word]
         path = forced_alignment(torch.from_numpy(heard).float(), spoken, phonemes.BLANK)
-        if path is None:
+        if path is None or not spoken:
             return False
         ends = [*path.starts[1:].tolist(), len(heard)]
         for place, start, end in zip(places(words), path.starts, ends, strict=True):
@@ -171,20 +174,24 @@ def read_texts(
 ) -> list[tuple[tuple[int, ...], tuple[Spoken, ...]]]:
     """The tokens and phonemes of the texts' sentences; those with a word that nobody can pronounce are left out.
 
-    Raises CorpusError where a text cannot be read or holds a sentence of the files `held_out` or options.exclude.
+    Raises CorpusError where a text cannot be read or holds a sentence of the files `held_out` or options.exclude,
+    ConfigError where pronunciations cannot be read or options.skip fits no text, TrainingError where nothing is left.
     """
-    if not options.texts:
+    if not options.texts or options.speech == 1:
         return []
     known = (
         phonemes.load(options.pronunciations) if options.pronunciations else phonemes.dictionary()
     )
     found = sentences.read(options.texts, options.skip)
     leaks.refuse(found, sentences.read(dict.fromkeys((*held_out, *options.exclude))))
-    return [
+    usable = [
         (tokens_of(sentence.text, tokenizer), tuple(known[word] for word in words))
         for sentence in found
         if (words := sentence.text.split()) and all(word in known for word in words)
     ]
+    if not usable:
+        raise TrainingError("spelling.texts: no sentence of which all words have a pronunciation")
+    return usable
 
 
 def spelling_set(
@@ -200,7 +207,7 @@ def spelling_set(
 ) -> SpellingSet:
     """Hear all speech of `data` with the phoneme layers of `trained`, and read the texts.
 
-    Raises CorpusError as `read_texts` does, TrainingError where no recording is as long as its text.
+    Raises what `read_texts` does, and TrainingError where no recording is as long as its text.
     """
     texts = read_texts(options, held_out, trained.tokenizer)
     known, unknown = phonemes.dictionary(), (phonemes.UNKNOWN,)
