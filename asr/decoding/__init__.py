@@ -1,7 +1,7 @@
 """Search: an encoder's memory in, the best token sequences with their scores and attention out.
 
-The search knows a model only by `initial_state` and `step`, and moves rows of memory and state by `select`, so that
-every cell, attention and decoder is searched by the same code.
+The search knows a model only by `with_speller`, `initial_state` and `step`, and moves rows of memory and state by
+`select`, so that every cell, attention and decoder is searched by the same code.
 """
 
 from asr.decoding.beam import beam
