@@ -79,15 +79,12 @@ class OnnxModel(Seq2Seq):
         mask = length_mask(lengths, values.shape[1])
         return Memory(values, lengths, keys, mask, found.get("first"), found.get("first_lengths"))
 
-    def initial_state(self, memory: Memory) -> State:
-        """The decoder's state before the first token, and the speller's where the memory is for it too."""
-        return self._with_speller(initial_state(self.options.decoder, memory), memory)
+    def _begin(self, memory: Memory) -> State:
+        """See Seq2Seq."""
+        return initial_state(self.options.decoder, memory)
 
-    def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
-        """Last tokens (N,), at first all sos, to log_probs (N, V) of the next ones and the next state.
-
-        N is the memory's B, or K times that for a beam: K rows side by side then share an utterance's memory.
-        """
+    def _decode(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
+        """See Seq2Seq."""
         if not len(tokens):  # a search that has just ended; onnxruntime would end the process
             return memory.values.new_zeros(0, self.vocabulary), state
         named = {
@@ -103,8 +100,7 @@ class OnnxModel(Seq2Seq):
         }
         given = {name: _array(named[name]) for name in self.step_inputs}
         log_probs, *hidden, context, attention, coverage = self._run("step", given)
-        new = State(tuple(hidden), context, attention, coverage)
-        return self._spelled(tokens, memory, state, log_probs, new)
+        return log_probs, State(tuple(hidden), context, attention, coverage)
 
     def ctc_log_probs(self, memory: Memory) -> Tensor | None:
         """Memory to CTC log_probs (B, U * ctc_factor, V); None without a head."""

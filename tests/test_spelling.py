@@ -15,8 +15,8 @@ from asr.errors import ConfigError, CorpusError, TrainingError
 from asr.model.sounds import WIDTH, sounds
 from asr.phonemes import BLANK, SIZE
 from asr.training import state
+from asr.training.run import new_model
 from asr.training.spelling import (
-    ANY,
     EDGE,
     Heard,
     Pieces,
@@ -90,7 +90,7 @@ def test_an_epoch_has_the_share_of_speech_that_is_asked_for_and_its_batches_can_
             pieces.add(heard(5, BLANK, 7, sure=sure), [(5, 7)])
     speech = [(Example("a", (4, 5), 0, (), (3,)), (heard(5, BLANK, 7), heard(5, 7)))]
     texts = [((6,), ((5,),)), ((7,), ((7,),)), ((8,), ((5, 7),))] * 2
-    found = SpellingSet(speech, texts, pieces, share=0.4, hop_seconds=0.1)
+    found = SpellingSet(speech, texts, pieces, share=0.4, hop_seconds=0.1, skipped=[])
     assert [example.id for example in found.examples][:5] == ["a"] * 4 + ["text-0"]
     assert found.examples[0].frames == (3, 2)
     assert found.hours == pytest.approx(3 * 0.1 / 3600)
@@ -110,13 +110,14 @@ def test_sentences_with_words_that_cannot_be_pronounced_are_left_out(tmp_path: P
     options = SpellingOptions(
         (str(tmp_path / "text.txt"),), pronunciations=str(tmp_path / "said.txt")
     )
-    ((tokens, words),) = read_texts(options, [], TOKENIZER)
+    ((tokens, words),), (left_out,) = read_texts(options, [], TOKENIZER)
+    assert left_out == f"{tmp_path / 'text.txt'}:2: no pronunciation of 'cab'"
     assert TOKENIZER.decode(tokens) == "badface"  # its alphabet has neither s nor a space
     assert [len(word) for word in words] == [3, 3]
-    assert read_texts(SpellingOptions(), [], TOKENIZER) == []
-    assert read_texts(replace(options, speech=1.0), [], TOKENIZER) == []
+    assert read_texts(SpellingOptions(), [], TOKENIZER) == ([], [])
+    assert read_texts(replace(options, speech=1.0), [], TOKENIZER) == ([], [])
     (tmp_path / "text.txt").write_text("bad cab\n", encoding="utf-8")
-    with pytest.raises(TrainingError, match=r"spelling\.texts: no sentence of which all words"):
+    with pytest.raises(TrainingError, match=r"spelling\.texts: no sentence can be used; .*'cab'"):
         read_texts(options, [], TOKENIZER)
 
 
@@ -134,15 +135,20 @@ def test_text_that_holds_a_held_out_sentence_is_refused(tmp_path: Path) -> None:
         read_texts(replace(options, exclude=(str(tmp_path / "dev.txt"),)), [], TOKENIZER)
 
 
-def test_a_speller_learns_from_speech_and_text_beside_a_model_that_stays(tmp_path: Path) -> None:
+def test_a_speller_learns_from_speech_and_text_beside_a_model_that_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("pocketsphinx", reason="the pronouncing dictionary is not installed")
     manifest_path = make_manifest(tmp_path / "toy")
-    (tmp_path / "text.txt").write_text("a bad cab\nthe cab is bad\n" * 4, encoding="utf-8")
+    texts = "a bad cab\nthe cab is bad\n" * 4 + "a zzyzzx\n"
+    (tmp_path / "text.txt").write_text(texts, encoding="utf-8")
     run(tmp_path / "first", config(manifest_path, {"model": {"phonemes": True}}))
     first = tmp_path / "first" / "model.pt"
     text: dict[str, dict[str, Any]] = {"spelling": {"texts": [str(tmp_path / "text.txt")]}}
     recipe = config(manifest_path, SPELLER, text, dev=True)
     output = run(tmp_path / "second", recipe, initial=first)
+    said = capsys.readouterr().err
+    assert "8 sentences of text, 28 words, beside speech; left out: 1, as " in said
     before = checkpoint.load(first).model.state_dict()
     after = checkpoint.load(output / "model.pt").model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
@@ -156,13 +162,11 @@ def test_a_speller_learns_from_speech_and_text_beside_a_model_that_stays(tmp_pat
 
 def test_a_new_spellers_decoder_begins_as_the_decoder(tmp_path: Path) -> None:
     manifest_path = make_manifest(tmp_path / "toy")
-    run(tmp_path / "first", config(manifest_path))
-    first = checkpoint.load(run(tmp_path / "first", config(manifest_path)) / "model.pt")
-    from asr.training.run import new_model
-
+    path = run(tmp_path / "first", config(manifest_path)) / "model.pt"
+    first = checkpoint.load(path)
     recipe = config(manifest_path, SPELLER)
     model = new_model(recipe.model, recipe.features, 1, torch.device("cpu")).model
-    missing, _ = state.initialise(model, tmp_path / "first" / "model.pt")
+    missing, _ = state.initialise(model, path)
     assert model.speller is not None
     for part in ("embed", "output"):
         ours, theirs = getattr(model.speller.decoder, part), getattr(first.model.decoder, part)
@@ -181,7 +185,6 @@ def test_a_speller_alone_needs_one_and_an_end_that_is_no_epoch(tmp_path: Path) -
         SpellingOptions(speech=0)
     with pytest.raises(ConfigError, match=r"spelling.skip: lines of spelling.texts, of which"):
         SpellingOptions(skip=("books.txt:1-2",))
-    assert ANY not in range(SIZE)
 
 
 def test_parts_that_would_stay_random_are_refused(tmp_path: Path) -> None:

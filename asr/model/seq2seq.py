@@ -118,9 +118,7 @@ class Seq2Seq(nn.Module):
 
     def initial_state(self, memory: Memory) -> State:
         """The decoder's state before the first token, and the speller's where the memory is for it too."""
-        return self._with_speller(self.decoder.initial_state(memory), memory)
-
-    def _with_speller(self, state: State, memory: Memory) -> State:
+        state = self._begin(memory)
         if self.speller is None or memory.spelled is None:
             return state
         return replace(state, spelled=self.speller.initial_state(memory.spelled))
@@ -128,15 +126,10 @@ class Seq2Seq(nn.Module):
     def step(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
         """Last tokens (N,), at first all sos, to log_probs (N, V) of the next ones and the next state.
 
-        N is the memory's B, or K times that for a beam: K rows side by side then share an utterance's memory.
+        N is the memory's B, or K times that for a beam: K rows side by side then share an utterance's memory. The
+        speller has its share in them where memory and state are for it too.
         """
-        log_probs, new = self.decoder.step(tokens, memory, state)
-        return self._spelled(tokens, memory, state, log_probs, new)
-
-    def _spelled(
-        self, tokens: Tensor, memory: Memory, state: State, log_probs: Tensor, new: State
-    ) -> tuple[Tensor, State]:
-        """The decoder's log_probs and next state, with the speller's share in them where there is one."""
+        log_probs, new = self._decode(tokens, memory, state)
         if self.speller is None or memory.spelled is None or state.spelled is None:
             return log_probs, new
         assert self.options.speller is not None
@@ -146,6 +139,14 @@ class Seq2Seq(nn.Module):
         mixed = torch.lerp(*both, self.options.speller.share).log_softmax(-1)
         mixed = nn.functional.pad(mixed, (first, 0), value=float("-inf"))
         return mixed, replace(new, spelled=spelled)
+
+    def _begin(self, memory: Memory) -> State:
+        """The decoder's own state before the first token."""
+        return self.decoder.initial_state(memory)
+
+    def _decode(self, tokens: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
+        """The decoder's own step."""
+        return self.decoder.step(tokens, memory, state)
 
     def ctc_log_probs(self, memory: Memory) -> Tensor | None:
         """Memory to CTC log_probs (B, U * ctc_factor, V), valid to memory.lengths * ctc_factor; None without a head.

@@ -192,7 +192,8 @@ def hear_all(
             on_progress=on_progress,
         )
     words = sum(len(words) for _, words in found.texts)
-    run.monitor.say(f"{len(found.texts)} sentences of text, {words} words, beside speech")
+    missing = f"; left out: {len(found.skipped)}, as {found.skipped[0]}" if found.skipped else ""
+    run.monitor.say(f"{len(found.texts)} sentences of text, {words} words, beside speech{missing}")
 
 
 def _load_in_turn(

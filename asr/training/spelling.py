@@ -8,7 +8,7 @@ of phonemes.
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +22,13 @@ from asr.augment import AugmentOptions, spec_augment, warp_frequencies
 from asr.batching import Batch, Example, TrainingSet, epoch_batches, padded, tokens_of
 from asr.checkpoint import Trained
 from asr.errors import ConfigError, TrainingError
-from asr.model import Seq2Seq
 from asr.model.sounds import sounds
 from asr.options import check_range
 from asr.tokenizer import Tokenizer
 
 Heard = NDArray[np.float16]  # (F, P) log probabilities of phonemes
 Spoken = tuple[int, ...]  # a word's phonemes
+Text = tuple[tuple[int, ...], tuple[Spoken, ...]]  # a sentence's tokens, and its words' phonemes
 Place = tuple[int, int, int]  # a phoneme between its neighbours in the word
 
 EDGE = 0  # of a word, as a neighbour
@@ -45,9 +45,7 @@ class SpellingOptions:
 
     texts: tuple[str, ...] = ()  # .gz or not, or manifests
     skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
-    exclude: tuple[
-        str, ...
-    ] = ()  # beside data.dev and data.exclude: what holds text of theirs is refused
+    exclude: tuple[str, ...] = ()  # besides data.dev and data.exclude: no text of theirs is allowed
     pronunciations: str = ""  # of their words; CMUdict's if empty
     speech: float = 0.3  # share of speech in the examples of an epoch, about and at least; at 1 there is no text
     passes: int = 2  # times that each recording is heard, every time augmented anew
@@ -115,37 +113,40 @@ class SpellingSet(TrainingSet):
     def __init__(
         self,
         speech: Sequence[tuple[Example, tuple[Heard, ...]]],
-        texts: Sequence[tuple[tuple[int, ...], tuple[Spoken, ...]]],
+        texts: Sequence[Text],
         pieces: Pieces,
         *,
         share: float,
         hop_seconds: float,
+        skipped: list[str],
     ) -> None:
         """`speech` has what was heard of every example, `texts` the tokens and the phonemes of sentences."""
         wanted = share / (1 - share) * len(texts) / len(speech) if share < 1 else 1
-        self.repeated = max(1, round(wanted))
-        self.heard = [heard for _, heard in speech] * self.repeated
+        repeated = max(1, round(wanted))
+        self.heard = [heard for _, heard in speech] * repeated
         self.texts = texts
         self.pieces = pieces
         examples = [
-            Example(e.id, e.tokens, 0, (), tuple(len(sounds(_tensor(h))) for h in heard))
+            Example(e.id, e.tokens, 0, (), tuple(len(sounds(torch.from_numpy(h))) for h in heard))
             for e, heard in speech
-        ] * self.repeated
+        ] * repeated
         for number, (tokens, words) in enumerate(texts):
             length = round(SOUNDS_A_PHONEME * sum(map(len, words)))
             examples.append(Example(f"text-{number}", tokens, 0, (), (max(1, length),)))
-        super().__init__(examples, [], [], hop_seconds)
+        super().__init__(examples, [], skipped, hop_seconds)
 
     @property
     def hours(self) -> float:
         """Hours of the speech, heard once; text has none."""
-        speech = len(self.heard) // self.repeated
-        return sum(e.frames[0] for e in self.examples[:speech]) * self.hop_seconds / 3600
+        speech = {e.id: e.frames[0] for e in self.examples[: len(self.heard)]}
+        return sum(speech.values()) * self.hop_seconds / 3600
 
     def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of (example index, variant) pairs; what is drawn for texts follows from them."""
         rng = random.Random(repr(picks))
-        found = [sounds(_tensor(self._heard(index, variant, rng))) for index, variant in picks]
+        found = [
+            sounds(torch.from_numpy(self._heard(index, variant, rng))) for index, variant in picks
+        ]
         chosen = [self.examples[index] for index, _ in picks]
         lengths = [len(item) for item in found]
         return Batch(
@@ -165,33 +166,32 @@ class SpellingSet(TrainingSet):
         return made if len(made) else np.zeros((1, phonemes.SIZE), np.float16)
 
 
-def _tensor(heard: Heard) -> torch.Tensor:
-    return torch.from_numpy(heard)
-
-
 def read_texts(
     options: SpellingOptions, held_out: Sequence[str], tokenizer: Tokenizer
-) -> list[tuple[tuple[int, ...], tuple[Spoken, ...]]]:
-    """The tokens and phonemes of the texts' sentences; those with a word that nobody can pronounce are left out.
+) -> tuple[list[Text], list[str]]:
+    """The texts' sentences, and a line for each that has a word without a pronunciation and is left out.
 
     Raises CorpusError where a text cannot be read or holds a sentence of the files `held_out` or options.exclude,
     ConfigError where pronunciations cannot be read or options.skip fits no text, TrainingError where nothing is left.
     """
     if not options.texts or options.speech == 1:
-        return []
-    known = (
-        phonemes.load(options.pronunciations) if options.pronunciations else phonemes.dictionary()
-    )
+        return [], []
+    path = options.pronunciations
+    known = phonemes.load(path) if path else phonemes.dictionary()
     found = sentences.read(options.texts, options.skip)
     leaks.refuse(found, sentences.read(dict.fromkeys((*held_out, *options.exclude))))
-    usable = [
-        (tokens_of(sentence.text, tokenizer), tuple(known[word] for word in words))
-        for sentence in found
-        if (words := sentence.text.split()) and all(word in known for word in words)
-    ]
+    usable, left_out = [], []
+    for sentence in found:
+        words = sentence.text.split()
+        if unknown := [word for word in words if word not in known]:
+            place = f"{sentence.path}:{sentence.line}"
+            left_out.append(f"{place}: no pronunciation of {unknown[0]!r}")
+        else:
+            tokens = tokens_of(sentence.text, tokenizer)
+            usable.append((tokens, tuple(known[word] for word in words)))
     if not usable:
-        raise TrainingError("spelling.texts: no sentence of which all words have a pronunciation")
-    return usable
+        raise TrainingError(f"spelling.texts: no sentence can be used; the first: {left_out[0]}")
+    return usable, left_out
 
 
 def spelling_set(
@@ -209,11 +209,11 @@ def spelling_set(
 
     Raises what `read_texts` does, and TrainingError where no recording is as long as its text.
     """
-    texts = read_texts(options, held_out, trained.tokenizer)
+    texts, left_out = read_texts(options, held_out, trained.tokenizer)
     known, unknown = phonemes.dictionary(), (phonemes.UNKNOWN,)
     pieces, heard = Pieces(), defaultdict[int, list[Heard]](list)
     for number in range(options.passes):
-        passed = hear(data, trained.model, trained, augmentation, seed, number, bf16)
+        passed = hear(data, trained, augmentation, seed=seed, number=number, bf16=bf16)
         for done, (index, values) in enumerate(passed, 1):
             text = trained.tokenizer.decode(data.examples[index].tokens)
             if pieces.add(values, [known.get(word, unknown) for word in text.split()]):
@@ -223,22 +223,30 @@ def spelling_set(
         raise TrainingError("speller_alone: no recording is long enough for its text")
     speech = [(data.examples[index], tuple(values)) for index, values in sorted(heard.items())]
     frames = sum(data.examples[index].frames[0] for index in heard)
-    count = sum(len(sounds(_tensor(values[0]))) for values in heard.values())
+    count = sum(len(sounds(torch.from_numpy(values[0]))) for values in heard.values())
     hop_seconds = frames * data.hop_seconds / count
-    return SpellingSet(speech, texts, pieces, share=options.speech, hop_seconds=hop_seconds)
+    return SpellingSet(
+        speech,
+        texts,
+        pieces,
+        share=options.speech,
+        hop_seconds=hop_seconds,
+        skipped=left_out,
+    )
 
 
 @torch.inference_mode()
 def hear(
     data: TrainingSet,
-    model: Seq2Seq,
     trained: Trained,
     augmentation: AugmentOptions,
+    *,
     seed: int,
     number: int,
     bf16: bool,
-) -> Iterable[tuple[int, Heard]]:
-    """Each example's index with what the model's phoneme layers hear of it, augmented, their dropout on."""
+) -> Iterator[tuple[int, Heard]]:
+    """Each example's index with what the phoneme layers hear of it, augmented, their dropout on; `number` the pass."""
+    model = trained.model
     device = next(model.parameters()).device
     torch.manual_seed(seed * 1009 + number)  # of dropout
     generator = torch.Generator().manual_seed(seed * 1009 + number)
