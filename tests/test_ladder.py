@@ -4,8 +4,26 @@ import re
 import shlex
 from pathlib import Path
 
-from asr import config
-from recipes.ladder.rows import CHANGES, ENCODERS, OF_ENCODERS, error_rate, read_changes, table
+import pytest
+import torch
+
+from asr import checkpoint, config
+from asr.batching import load_training_set
+from asr.checkpoint import Trained
+from asr.manifest import read
+from asr.tokenizer import Tokenizer
+from recipes.ladder import decoders
+from recipes.ladder.rows import (
+    CHANGES,
+    DECODERS,
+    ENCODERS,
+    OF_DECODERS,
+    OF_ENCODERS,
+    error_rate,
+    read_changes,
+    table,
+)
+from tests import trainings
 
 HEADER = "id\treference_words\tsubstitutions\tdeletions\tinsertions\treference_characters\tcharacter_errors\n"
 
@@ -63,3 +81,62 @@ def test_table_has_the_base_first_and_only_what_is_scored(tmp_path: Path) -> Non
         "| better | `--set a.b=1` | 20.0 % (-20.0) | 10.0 % (-20.0) |",
     ]
     assert table(tmp_path, {"better": ""}) == []
+
+
+def _tiny(manifest: Path) -> tuple[Trained, config.Config]:
+    recipe = trainings.config(manifest, {"training": {"learning_rate": 1e-3}})
+    torch.manual_seed(0)
+    tokenizer = Tokenizer()
+    model = checkpoint.build(recipe.model, tokenizer, recipe.features)
+    return Trained(model, tokenizer, recipe.features, {}), recipe
+
+
+def test_decoders_learn_side_by_side_and_leave_the_encoder_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = trainings.make_manifest(tmp_path / "toy")
+    trained, recipe = _tiny(manifest)
+    data = load_training_set(
+        [("toy", read(manifest))],
+        trained.tokenizer,
+        features=trained.features,
+        augmentation=recipe.augment,
+        options=recipe.data,
+    )
+    small = tmp_path / "small.toml"
+    small.write_text("[model.decoder]\nwidth = 16\n[model.decoder.attention]\nwidth = 8\n")
+    texts = [trained.tokenizer.decode(example.tokens) for example in data.examples]
+    changes = {"base": "", "dot": "--set model.decoder.attention.kind=dot"}
+    before = {name: weight.clone() for name, weight in trained.model.state_dict().items()}
+    learners = [decoders.build(name, changes[name], trained, texts, small) for name in changes]
+    decoders.train(learners, trained, data, recipe, 2)
+    first = [learner.loss for learner in learners]
+    decoders.train(learners, trained, data, recipe, 40)
+    assert all(learner.loss < loss for learner, loss in zip(learners, first, strict=True))
+    assert all(torch.equal(before[n], w) for n, w in trained.model.state_dict().items())
+
+    utterances = read(manifest)[:2]
+    for name, found in decoders.transcribe(learners, trained, utterances).items():
+        decoders.write_rows(tmp_path / name / "greedy.tsv", utterances, found)
+    lines = table(tmp_path, changes, OF_DECODERS)
+    assert lines[0] == "| change | options | CER | WER |"
+    assert [line.split()[1] for line in lines[2:]] == ["base", "dot"]
+
+
+def test_every_decoder_of_the_list_can_be_built_and_only_the_base_changes_nothing() -> None:
+    recipe = config.load(decoders.RECIPE)
+    for name, line in read_changes(DECODERS).items():
+        overrides = line.partition("-p ")[2].split()[1:] if "-p" in line else shlex.split(line)
+        changed = config.load(decoders.RECIPE, [word for word in overrides if word != "--set"])
+        assert (changed == recipe) == (name == "base" or "-p" in line), name
+
+
+def test_pieces_spell_what_they_were_given() -> None:
+    pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    texts = ["the cat sat on the mat", "the dog sat on the cat", "o'clock jumps quick vex wizard"]
+    pieces = decoders.Pieces(texts, 40)
+    for text in (*texts, "a mat"):
+        tokens = pieces.encode(text)
+        assert pieces.decode([Tokenizer.sos, *tokens, Tokenizer.eos]) == text
+        assert all(Tokenizer.first_character <= token < pieces.size for token in tokens)
+    assert len(pieces.encode("the cat")) < len("the cat")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CHANGES, ENCODERS = HERE / "changes.txt", HERE / "encoders.txt"
+CHANGES, ENCODERS, DECODERS = (HERE / f"{name}.txt" for name in ("changes", "encoders", "decoders"))
 WORDS = ("substitutions", "deletions", "insertions"), "reference_words"
 CHARACTERS = ("character_errors",), "reference_characters"
 Column = tuple[str, tuple[tuple[str, ...], str]]  # file of rows; what is counted, over what
@@ -16,6 +16,10 @@ OF_CHANGES: Mapping[str, Column] = {
     "search": ("search.tsv", WORDS),
 }
 OF_ENCODERS: Mapping[str, Column] = {"CER": ("ctc.tsv", CHARACTERS), "WER": ("ctc.tsv", WORDS)}
+OF_DECODERS: Mapping[str, Column] = {
+    "CER": ("greedy.tsv", CHARACTERS),
+    "WER": ("greedy.tsv", WORDS),
+}
 
 
 def read_changes(path: Path) -> dict[str, str]:
