@@ -7,7 +7,7 @@ on (recipes/benchmark/confidence.py) and stored as a small JSON file beside the 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from asr.alignment import Alignment, Integers, Span, attended_steps
 from asr.decoding import Hypothesis
 from asr.errors import ConfigError
-from asr.files import atomic_write
+from asr.files import atomic_write, content_name
 from asr.tokenizer import Tokenizer
 
 Floats = NDArray[np.floating]
@@ -71,11 +71,14 @@ class Calibration:
 
     right: Logistic
     heard: Logistic | None = None
+    name: str | None = field(default=None, compare=False)  # of the file that it was read from
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON, whole or not at all."""
         with atomic_write(path) as file:
-            json.dump({"format": FORMAT, **asdict(self)}, file, indent=1)
+            content = asdict(self)
+            del content["name"]
+            json.dump({"format": FORMAT, **content}, file, indent=1)
             file.write("\n")
 
 
@@ -89,7 +92,7 @@ def load_calibration(path: str | Path) -> Calibration:
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: not a calibration: not JSON: {error.msg}") from error
     try:
-        return _parsed(content)
+        return replace(_parsed(content), name=content_name(path))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not a calibration of this version: {error}") from error
 

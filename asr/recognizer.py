@@ -28,7 +28,7 @@ from asr.pieces import Piece, batches
 from asr.recording import AudioInput, Reader
 from asr.search_file import default_calibration, default_search
 from asr.transcript import Segment, Transcript
-from asr.vad import VadOptions
+from asr.vad import VadOptions, loudness
 
 SILENCE_DBFS = -60.0
 """A piece whose loudest tenth of a second stays below this level (RMS, full scale = 0 dB) is silence."""
@@ -57,8 +57,8 @@ def load(
     """Load a recognizer from a checkpoint file or an exported folder; None is the model that comes with the package.
 
     `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
-    with its calibration of confidence (english.toml beside english.pt, search.toml in an exported folder); without one
-    it is greedy. The confidence is calibrated for the model's own search alone. `beam_size` changes its width.
+    with its calibrations of confidence (english.toml beside english.pt, search.toml in an exported folder), for itself
+    and for "greedy"; without one it is greedy. `beam_size` changes its width.
     `hotwords` is a text file of words or phrases to expect, one a line.
     `engine` (torch or onnx) and `int8` are as in `asr.export.open_engine`. `threads` sets torch's number of CPU threads
     for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if an option is out of
@@ -78,14 +78,13 @@ def load(
     if search is None:
         search, calibration = default_search(path)
     else:
+        calibration = default_calibration(path, greedy=search == "greedy")
         search = Search() if search == "greedy" else search
-        calibration = default_calibration(path)
     if beam_size is not None:
         search = search.with_beam(beam_size)
     if hotwords is not None:
-        words = HotWords.load(hotwords, trained.tokenizer)
         names = {**search.names, "hotwords": content_name(hotwords)}
-        search = replace(search, hotwords=words, names=names)
+        search = replace(search, hotwords=HotWords.load(hotwords, trained.tokenizer), names=names)
     name = content_name(path)
     return Recognizer(trained, search=search, calibration=calibration, device=place, name=name)
 
@@ -142,9 +141,11 @@ class Recognizer:
     @property
     def settings(self) -> dict[str, Any]:
         """What transcripts say of how they were made: the search, what it adds to the model, engine and precision."""
-        made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
         ranking = None if self.search.ranking is None else asdict(self.search.ranking)
-        return asdict(self.options) | {"ranking": ranking} | self.search.in_use() | made_by
+        calibration = self.calibration.name if self.calibration else None
+        added = self.search.in_use() | {"ranking": ranking, "calibration": calibration}
+        made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
+        return asdict(self.options) | added | made_by
 
     def transcribe(
         self,
@@ -286,7 +287,7 @@ class Recognizer:
     def _is_audible(self, waveform: Tensor) -> bool:
         needed = max(2, round(self.model.frame_seconds * 1000 / self.trained.features.hop_ms))
         enough = self.features.frames(len(waveform)) >= needed
-        return enough and _loudness(waveform, self._rate) >= SILENCE_DBFS
+        return enough and loudness(waveform, self._rate) >= SILENCE_DBFS
 
     @property
     def _rate(self) -> int:
@@ -341,10 +342,3 @@ class Recognizer:
 
     def _transcript(self, job: Assembly) -> Transcript:
         return job.transcript(model=self.name, settings=self.settings)
-
-
-def _loudness(waveform: Tensor, sample_rate: int) -> float:
-    """Return the RMS level of the loudest tenth of a second, in dB relative to full scale."""
-    window = min(len(waveform), sample_rate // 10)
-    blocks = waveform[: len(waveform) // window * window].float().reshape(-1, window)
-    return float(10 * torch.log10(blocks.square().mean(dim=1).max() + 1e-20))

@@ -33,6 +33,7 @@ class SearchFile:
     word_lm: str | None = None  # word LSTM beside the n-grams, as asr.lm_checkpoint saves it
     pronunciations: str | None = None  # of words, as asr.phonemes reads them
     calibration: str | None = None  # of word confidence, as asr.confidence saves it
+    greedy_calibration: str | None = None  # the same where greedy search is asked for instead
 
 
 def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
@@ -53,10 +54,14 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     return search, default_calibration(model)
 
 
-def default_calibration(model: str | Path) -> Calibration | None:
-    """The calibration in that TOML, without the rest of it; None if there is none. Raises ConfigError as above."""
+def default_calibration(model: str | Path, *, greedy: bool = False) -> Calibration | None:
+    """The calibration in that TOML, without the rest of it; None if there is none. Raises ConfigError as above.
+
+    Where the TOML has none for `greedy` search, it is that of its own search.
+    """
     path = _path(Path(model))
-    name = read(path).calibration if path.exists() else None
+    found = read(path) if path.exists() else SearchFile()
+    name = (found.greedy_calibration if greedy else None) or found.calibration
     return None if name is None else load_calibration(path.parent / name)
 
 
@@ -102,7 +107,7 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
     if not path.exists():
         return
     found, lines = read(path), []
-    for key in (*SCORERS, "calibration"):
+    for key in (*SCORERS, "calibration", "greedy_calibration"):
         name = getattr(found, key)
         if name is not None:
             target = Path(folder) / Path(name).name

@@ -137,3 +137,10 @@ def speech_runs(probabilities: Probabilities, options: VadOptions) -> list[tuple
             start = closed.pop()[0]
         closed.append((start, end))
     return [run for run in closed if (run[1] - run[0]) * FRAME_SECONDS >= options.min_speech]
+
+
+def loudness(waveform: Tensor, sample_rate: int) -> float:
+    """Return the RMS level of the loudest tenth of a second, in dB relative to full scale."""
+    window = min(len(waveform), sample_rate // 10)
+    blocks = waveform[: len(waveform) // window * window].float().reshape(-1, window)
+    return float(10 * torch.log10(blocks.square().mean(dim=1).max() + 1e-20))

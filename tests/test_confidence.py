@@ -22,6 +22,7 @@ from asr.confidence import (
 )
 from asr.decoding import Hypothesis
 from asr.errors import ConfigError
+from asr.files import content_name
 from asr.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(" ab")
@@ -123,6 +124,7 @@ def test_a_calibration_is_the_same_from_its_file(tmp_path: Path) -> None:
     for calibration in (Calibration(ONE), Calibration(ONE, replace(ONE, bias=0.3))):
         calibration.save(path)
         assert load_calibration(path) == calibration
+        assert load_calibration(path).name == content_name(path)
 
 
 def test_whether_a_word_was_spoken_is_judged_with_its_neighbours() -> None:

@@ -280,7 +280,7 @@ def test_an_exported_model_has_the_checkpoints_default_search(tmp_path: Path) ->
     exported = load(folder.rename(tmp_path / "moved"))
     assert exported.options == eager.options
     assert exported.calibration == eager.calibration is not None
-    same = ("beam_size", "ngram", "ngram_weight")
+    same = ("beam_size", "ngram", "ngram_weight", "calibration")
     assert [exported.settings[key] for key in same] == [eager.settings[key] for key in same]
 
 

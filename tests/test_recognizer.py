@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from recognizers import tiny_trained, unmended
 import asr
 from asr import checkpoint
 from asr.assembly import Assembly
+from asr.confidence import Calibration, Logistic, load_calibration
 from asr.decoding import DecodingOptions, Search
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
 from asr.lm_checkpoint import TrainedLm
@@ -441,6 +443,27 @@ def test_greedy_search_can_be_asked_for(tmp_path: Path) -> None:
     wide = Search(DecodingOptions(beam_size=2, length_bonus=0.5))
     found = load(tmp_path / "model.pt", search=wide, beam_size=3).options
     assert found == DecodingOptions(beam_size=3, length_bonus=0.5)
+
+
+def test_greedy_search_has_a_calibration_of_its_own_where_the_model_has_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model.pt", tiny_trained())
+    row = Logistic(("mean_log_prob",), (-1.0,), (0.5,), (2.0,), 0.1)
+    for name, bias in (("own", 0.1), ("greedy", 0.2)):
+        Calibration(replace(row, bias=bias)).save(tmp_path / f"{name}.json")
+    beside = tmp_path / "model.toml"
+    beside.write_text('calibration = "own.json"\ngreedy_calibration = "greedy.json"\n')
+
+    def found(search: Literal["greedy"] | None) -> Calibration | None:
+        recognizer = load(tmp_path / "model.pt", search=search)
+        assert recognizer.settings["calibration"] == getattr(recognizer.calibration, "name", None)
+        return recognizer.calibration
+
+    assert found(None) == load_calibration(tmp_path / "own.json")
+    assert found("greedy") == load_calibration(tmp_path / "greedy.json")
+    beside.write_text('calibration = "own.json"\n')
+    assert found("greedy") == found(None)
+    beside.write_text("")
+    assert found("greedy") is found(None) is None
 
 
 def test_hot_words_are_read_for_python_too(tmp_path: Path) -> None:

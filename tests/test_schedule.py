@@ -247,3 +247,18 @@ def test_more_hours_than_a_finished_training_had_go_back_to_its_plateau(
     options = TrainingOptions(hours=hours, cooldown=0.7)
     assert goes_back(progress, options, 10) == back
     assert is_finished(progress, options) == (hours == 1.0 or cooldown_step > 0)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "cooldown", "back"), [(200, 0.5, True), (105, 0.5, False), (200, 1.0, False)]
+)
+def test_more_steps_than_a_cooldown_was_planned_for_go_back_to_its_plateau(
+    max_steps: int, cooldown: float, back: bool
+) -> None:
+    """Interrupted as the rate falls; one that fell from the first step has no plateau."""
+    options = TrainingOptions(max_steps=100, cooldown=cooldown)
+    progress = Progress(step=round(100 - 100 * cooldown))
+    assert plan_end(progress, options, 10)
+    progress.step = 70
+    assert not goes_back(progress, options, 10)
+    assert goes_back(progress, replace(options, max_steps=max_steps), 10) == back

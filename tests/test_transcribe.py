@@ -354,6 +354,7 @@ def test_the_settings_name_engine_precision_and_what_the_search_adds(
 ) -> None:
     path, words = make_audio(), tmp_path / "names.txt"
     plain = {"lm": None, "ngram": None, "hotwords": None, "engine": "torch", "int8": False}
+    plain |= {"calibration": None}
     assert plain.items() <= _settings(asr, path).items()
 
     (tmp_path / "words.arpa").write_text(arpa("horse"))

@@ -163,14 +163,16 @@ def end(progress: Progress) -> None:
 def goes_back(progress: Progress, options: ScheduleOptions, steps_per_epoch: int) -> bool:
     """Whether a training that is resumed should go on from its plateau, since more of it is asked for than before.
 
-    That is so where it is finished, or its learning rate has begun to fall though by the hours it is not yet time to;
-    never where patience has ended it, which more of it would not change.
+    That is so where it is finished, or its learning rate falls towards an end by steps that is now too near, or has
+    begun to fall though by the hours it is not yet time to; never where patience has ended it, which more of it would
+    not change.
     """
     if 0 < options.patience <= progress.worse:
         return False
     falls_at = (1 - options.cooldown) * options.hours * 3600
     too_early = progress.cooldown_step >= 0 > progress.end_step and progress.elapsed < falls_at
-    over = is_finished(progress, options) or too_early
+    too_near = progress.cooldown_step > 0 and progress.end_step >= 0
+    over = is_finished(progress, options) or too_early or too_near
     return over and is_longer(progress, options, steps_per_epoch)
 
 

@@ -71,7 +71,7 @@ fi
 # The search is the bundled model's, with its language models; the confidence is not fitted. Only here has layers for
 # phonemes: the others are searched without, as mini was measured.
 if [ "$config" = here ]; then
-    sed -e '/^calibration/d' -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
+    sed -e '/calibration/d' -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
 else
     cat > "$run/model.toml" << 'EOF'
 ngram = "../../asr/assets/english-words.ngram"
