@@ -99,6 +99,12 @@ class TrainingSet:
         """Hours of audio at the first variant's speed."""
         return sum(e.frames[0] for e in self.examples) * self.hop_seconds / 3600
 
+    @property
+    def digest(self) -> str:
+        """What tells it from a set of other utterances, or of the same with other texts."""
+        known = repr(sorted((e.id, e.tokens) for e in self.examples))
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
     def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of (example index, variant) pairs."""
         chosen = [(self.examples[i], v) for i, v in picks]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asr import checkpoint, manifest
+from asr.search_file import default_search
 
 ROOT = Path(__file__).parents[1]
 RunRecipe = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -33,6 +34,7 @@ def test_a_folder_becomes_a_measured_model(folder: Path, run_recipe: RunRecipe) 
     ran = run_recipe(ROOT / "recipes/custom/run.sh", folder, HOLDOUT="2")
     run = ROOT / "runs" / f"custom-{folder.name}"
     assert checkpoint.load(run / "model.pt").info["steps"] == 1
-    assert "2 scored" in ran.stdout
+    assert ran.stdout.count("2 scored") == 2  # greedy, and by the search that it then has
+    assert default_search(run / "model.pt")[0].in_use()["ngram"] is not None
     assert len((run / "dev.tsv").read_text().splitlines()) == 3
     assert json.loads((run / "check.json").read_text())

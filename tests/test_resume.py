@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from trainings import (
     state,
 )
 
+from asr import manifest
 from asr.errors import CheckpointError, TrainingError
 from asr.training import loop, validation
 
@@ -272,6 +274,25 @@ def test_more_hours_go_on_from_the_plateau_too(
     longer = {"training": {"hours": 1.0, "cooldown": 0.5, "max_steps": last + 1}}
     run(tmp_path, config(manifest_path, longer))
     assert f"going on from step {plateau}," in capsys.readouterr().err
+
+
+def test_data_that_has_changed_since_is_said(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the training is finished, so that nobody takes its model for one of the new data."""
+    said = "the training data is not what it began with; --no-resume begins anew"
+    once, twice = ({"training": {"max_steps": steps}} for steps in (2, 4))
+    run(tmp_path / "run", config(manifest_path, once))
+    run(tmp_path / "run", config(manifest_path, twice))
+    assert said not in capsys.readouterr().err
+    utterances = manifest.read(manifest_path)
+    changed = manifest_path.with_name("changed.jsonl")
+    manifest.write(changed, [replace(utterances[0], text="na"), *utterances[1:]])
+    for _ in range(2):
+        run(tmp_path / "run", config(changed, twice))
+        assert said in capsys.readouterr().err
+    run(tmp_path / "run", config(changed, twice), resume=False)
+    assert said not in capsys.readouterr().err
 
 
 def test_a_finished_training_run_again_changes_nothing(

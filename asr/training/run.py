@@ -151,6 +151,9 @@ def restore(
         if len(missing) > MAX_NAMED:
             new += f" and {len(missing) - MAX_NAMED} more"
         run.monitor.say(f"weights from {initial}{new}")
+    run.progress.data = run.progress.data or run.data.digest
+    if run.progress.data != run.data.digest:
+        run.monitor.say("the training data is not what it began with; --no-resume begins anew")
     _check_begun(training, missing)
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay

@@ -109,6 +109,7 @@ class Progress:
     worse: int = 0  # validations since the best
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
     begun_with: dict[str, Any] = field(default_factory=dict)  # training of the model begun with
+    data: str = ""  # TrainingSet.digest of what it began with
 
 
 def check_end(options: ScheduleOptions, *, validates: bool) -> None:

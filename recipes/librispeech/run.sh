@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
+source recipes/librispeech/search.sh
 config=${1:-}
 root=${ROOT:-data}
 manifests=data/manifests
@@ -73,18 +74,7 @@ fi
 if [ "$config" = here ]; then
     sed -e '/calibration/d' -e 's|"english-|"../../asr/assets/english-|' asr/assets/english.toml > "$run/model.toml"
 else
-    cat > "$run/model.toml" << 'EOF'
-ngram = "../../asr/assets/english-words.ngram"
-word_lm = "../../asr/assets/english-words.pt"
-
-[decoding]
-beam_size = 24
-ctc_weight = 0.2
-ngram_weight = 0.5
-word_lm_share = 0.65
-unknown_penalty = 5.0
-length_bonus = 0.4
-EOF
+    write_search "$run"
 fi
 
 evaluate() { # name of a set, options of asr evaluate
