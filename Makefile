@@ -24,10 +24,10 @@ demo: env ## transcribe data/samples with the bundled model into out/demo
 	@test -n "$(SAMPLES)" || { echo "error: data/samples holds no audio" >&2; exit 2; }
 	$(BIN)/asr transcribe $(SAMPLES) --format txt --output-dir out/demo
 
-# One thread: the tests' matrices are too small to share out. Their subprocesses inherit it.
+# A process a core, each with one thread: the tests' matrices are too small to share out. Subprocesses inherit it.
 test: export OMP_NUM_THREADS ?= 1
 test: env ## the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: env ## ruff: format and rules
 	$(BIN)/ruff format --check

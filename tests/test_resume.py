@@ -264,7 +264,7 @@ def test_the_best_model_of_an_end_that_is_given_up_goes_with_it(
 def test_more_hours_go_on_from_the_plateau_too(
     tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = {"training": {"hours": 0.0004, "cooldown": 0.5}}
+    short = {"training": {"hours": 0.0004, "cooldown": 0.5, "max_steps": 1000}}
     run(tmp_path, config(manifest_path, short))
     plateau, last = (
         state(tmp_path, name)["progress"]["step"] for name in ("plateau.pt", "last.pt")
