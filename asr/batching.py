@@ -102,8 +102,10 @@ class TrainingSet:
     @property
     def digest(self) -> str:
         """What tells it from a set of other utterances, or of the same with other texts."""
-        known = repr(sorted((e.id, e.tokens) for e in self.examples))
-        return hashlib.sha256(known.encode()).hexdigest()[:16]
+        known = hashlib.sha256()
+        for example in sorted(self.examples, key=lambda example: example.id):
+            known.update(repr((example.id, example.tokens)).encode())
+        return known.hexdigest()[:16]
 
     def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of (example index, variant) pairs."""

@@ -57,8 +57,8 @@ def load(
     """Load a recognizer from a checkpoint file or an exported folder; None is the model that comes with the package.
 
     `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
-    with its calibrations of confidence (english.toml beside english.pt, search.toml in an exported folder), for itself
-    and for "greedy"; without one it is greedy. `beam_size` changes its width.
+    with calibrations of confidence for it and for "greedy" (english.toml beside english.pt, search.toml in an exported
+    folder); without one it is greedy. Another `Search` has the calibration of the model's. `beam_size` is its width.
     `hotwords` is a text file of words or phrases to expect, one a line.
     `engine` (torch or onnx) and `int8` are as in `asr.export.open_engine`. `threads` sets torch's number of CPU threads
     for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if an option is out of

@@ -107,13 +107,15 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
     if not path.exists():
         return
     found, lines = read(path), []
+    copied: dict[Path, str] = {}
     for key in (*SCORERS, "calibration", "greedy_calibration"):
         name = getattr(found, key)
         if name is not None:
             target = Path(folder) / Path(name).name
-            if target.exists():
+            if target.exists() and copied.get(target) != name:
                 raise ConfigError(f"{path}: {key}: an exported model has another {target.name}")
             shutil.copyfile(path.parent / name, target)
+            copied[target] = name
             lines.append(f"{key} = {json.dumps(target.name, ensure_ascii=False)}")
     lines += _table("decoding", found.decoding)
     if found.ranking is not None:

@@ -262,16 +262,21 @@ def test_the_best_model_of_an_end_that_is_given_up_goes_with_it(
 
 
 def test_more_hours_go_on_from_the_plateau_too(
-    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    manifest_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    short = {"training": {"hours": 0.0004, "cooldown": 0.5, "max_steps": 1000}}
+    tenths = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.1 * next(tenths))
+    short = {"training": {"hours": 0.0002, "cooldown": 0.5, "max_steps": 1000}}
     run(tmp_path, config(manifest_path, short))
     plateau, last = (
         state(tmp_path, name)["progress"]["step"] for name in ("plateau.pt", "last.pt")
     )
     assert plateau < last
     capsys.readouterr()
-    longer = {"training": {"hours": 1.0, "cooldown": 0.5, "max_steps": last + 1}}
+    longer = {"training": {"hours": 1.0, "cooldown": 0.5, "max_steps": 2 * last}}
     run(tmp_path, config(manifest_path, longer))
     assert f"going on from step {plateau}," in capsys.readouterr().err
 
@@ -280,7 +285,7 @@ def test_data_that_has_changed_since_is_said(
     tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the training is finished, so that nobody takes its model for one of the new data."""
-    said = "the training data is not what it began with; --no-resume begins anew"
+    said = "its speech or transcripts are not what it began with; --no-resume begins anew"
     once, twice = ({"training": {"max_steps": steps}} for steps in (2, 4))
     run(tmp_path / "run", config(manifest_path, once))
     run(tmp_path / "run", config(manifest_path, twice))

@@ -262,3 +262,11 @@ def test_more_steps_than_a_cooldown_was_planned_for_go_back_to_its_plateau(
     progress.step = 70
     assert not goes_back(progress, options, 10)
     assert goes_back(progress, replace(options, max_steps=max_steps), 10) == back
+
+
+def test_more_steps_do_not_go_back_where_the_clock_would_let_the_rate_fall_at_once() -> None:
+    options = TrainingOptions(hours=4.0, max_steps=1000, cooldown=0.3)
+    progress = Progress(step=740, elapsed=3.2 * 3600, cooldown_step=650, end_step=1000)
+    assert not goes_back(progress, replace(options, max_steps=2000), 10)
+    progress.elapsed = 2.0 * 3600
+    assert goes_back(progress, replace(options, max_steps=2000), 10)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from fakes import arpa
 
+from asr.confidence import Calibration, Logistic
 from asr.decoding import DecodingOptions, Ranking, Search
 from asr.errors import AsrError, ConfigError
 from asr.lm_checkpoint import TrainedLm, save_lm
 from asr.model.lm import CharacterLm, LmOptions
-from asr.search_file import copy_search, default_search
+from asr.search_file import copy_search, default_calibration, default_search
 from asr.tokenizer import Tokenizer
 
 
@@ -50,6 +51,18 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     copied, _ = default_search(tmp_path / "out")
     assert copied.pronunciations == search.pronunciations
     assert (copied.options, copied.ranking) == (search.options, search.ranking)
+
+
+def test_one_calibration_may_serve_both_searches(tmp_path: Path) -> None:
+    row = Logistic(("mean_log_prob",), (-1.0,), (0.5,), (2.0,), 0.1)
+    Calibration(row).save(tmp_path / "both.json")
+    (tmp_path / "english.toml").write_text(
+        'calibration = "both.json"\ngreedy_calibration = "both.json"\n'
+    )
+    (tmp_path / "out").mkdir()
+    copy_search(tmp_path / "english.pt", tmp_path / "out")
+    for greedy in (False, True):
+        assert default_calibration(tmp_path / "out", greedy=greedy) == Calibration(row)
 
 
 def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> None:

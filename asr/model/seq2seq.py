@@ -93,7 +93,7 @@ class Seq2Seq(nn.Module):
             EncoderLayer(options.encoder, width, 1) for _ in range(options.phoneme_layers)
         )
         self.phonemes = nn.Linear(width, SIZE) if options.phonemes else None
-        self.apply(_open_forget_gates)
+        self.apply(open_forget_gates)
         self.speller: Seq2Seq | None = None
         if (sizes := options.of_speller) is not None:
             self.speller = Seq2Seq(sizes, vocabulary=vocabulary, n_mels=WIDTH)
@@ -322,7 +322,7 @@ def guide_penalty(attention: Tensor, lengths: Tensor, memory: Memory, width: flo
     return (attention * penalty * length_mask(lengths, rows)[:, :, None]).sum()
 
 
-def _open_forget_gates(module: nn.Module) -> None:
+def open_forget_gates(module: nn.Module) -> None:
     """Start LSTMs with a forget gate bias of 1 (Jozefowicz et al. 2015)."""
     if isinstance(module, nn.LSTM):
         for name, bias in module.named_parameters():

@@ -151,9 +151,12 @@ def restore(
         if len(missing) > MAX_NAMED:
             new += f" and {len(missing) - MAX_NAMED} more"
         run.monitor.say(f"weights from {initial}{new}")
-    run.progress.data = run.progress.data or run.data.digest
-    if run.progress.data != run.data.digest:
-        run.monitor.say("the training data is not what it began with; --no-resume begins anew")
+    digest = run.data.digest
+    run.progress.data = run.progress.data or digest
+    if run.progress.data != digest:
+        run.monitor.say(
+            "its speech or transcripts are not what it began with; --no-resume begins anew"
+        )
     _check_begun(training, missing)
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay
@@ -210,7 +213,7 @@ def _load_in_turn(
     if place.rank > 0:
         distributed.wait()
     try:
-        return _load_data(data, trained, augmentation, monitor)
+        return load_data(data, trained, augmentation, monitor)
     finally:
         if place.rank == 0:
             distributed.wait()
@@ -258,9 +261,13 @@ def _sentences(
     ]
 
 
-def _load_data(
+def load_data(
     data: DataOptions, trained: Trained, augmentation: AugmentOptions, monitor: Monitor
 ) -> TrainingSet:
+    """The utterances that `data` names, with their features; says what was left out.
+
+    Raises AsrError where manifests cannot be read, or hold none that can be used, or sentences of data.exclude.
+    """
     if not data.train:
         raise TrainingError("data.train: name at least one manifest to train on")
     manifests = [(path, manifest.read(path)) for path in data.train]

@@ -170,9 +170,11 @@ def goes_back(progress: Progress, options: ScheduleOptions, steps_per_epoch: int
     """
     if 0 < options.patience <= progress.worse:
         return False
-    falls_at = (1 - options.cooldown) * options.hours * 3600
-    too_early = progress.cooldown_step >= 0 > progress.end_step and progress.elapsed < falls_at
-    too_near = progress.cooldown_step > 0 and progress.end_step >= 0
+    before = progress.elapsed < (1 - options.cooldown) * options.hours * 3600
+    too_early = progress.cooldown_step >= 0 > progress.end_step and before
+    too_near = (
+        progress.cooldown_step > 0 and progress.end_step >= 0 and (before or not options.hours)
+    )
     over = is_finished(progress, options) or too_early or too_near
     return over and is_longer(progress, options, steps_per_epoch)
 

@@ -85,7 +85,7 @@ def resume(
         if progress.best_wer < planned.best_wer:  # the best is of the end that is given up
             (output / BEST).unlink(missing_ok=True)
             planned = replace(planned, best_wer=float("inf"), worse=0)
-        return replace(planned, cooldown_step=-1, end_step=-1)
+        return replace(planned, cooldown_step=-1, end_step=-1, data=planned.data or progress.data)
     return progress
 
 

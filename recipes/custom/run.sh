@@ -20,9 +20,9 @@ asr prepare folder "$folder" --output "$manifests" --name custom --holdout "${HO
     --check --report "$run/check.json" || [ $? -eq 1 ]
 asr train recipes/librispeech/here.toml --output "$run" \
     --set "data.only=[]" --set "data.exclude=[]" --set data.train="[\"$manifests/custom-train.jsonl\"]" --set data.dev="[\"$manifests/custom-dev.jsonl\"]" "$@"
-write_search "$run"
+[ -f "$run/model.toml" ] || write_search "$run"
 echo "== held out, greedy"
-asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --greedy
+asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --greedy || [ $? -eq 1 ]
 echo "== held out, with the search of $run/model.toml"
 asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --output "$run/dev.tsv"
 echo "next: asr transcribe RECORDING --model '$run/model.pt'"

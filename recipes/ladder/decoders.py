@@ -1,7 +1,7 @@
 """Decoders from nothing, on the bundled model's encoder as it is: `python -m recipes.ladder.decoders [name]...`.
 
-All of decoders.txt (or those named) learn side by side from what the encoder makes of the same batches, and are scored
-greedily on dev-clean. Needs the manifests of recipes/librispeech/run.sh here; sentencepiece for subword pieces.
+All of decoders.txt (or the base and those named) learn side by side from what the encoder makes of the same batches,
+and are scored greedily on dev-clean. Needs the manifests of recipes/librispeech/run.sh here, and sentencepiece.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from asr import audio, checkpoint, config, manifest, metrics
 from asr.augment import spec_augment, warp_frequencies
-from asr.batching import Batch, TrainingSet, epoch_batches, load_training_set, padded
+from asr.batching import Batch, TrainingSet, epoch_batches, padded
 from asr.checkpoint import Trained
 from asr.config import Config
 from asr.decoding import DecodingOptions
@@ -32,10 +32,17 @@ from asr.files import atomic_write
 from asr.manifest import Utterance
 from asr.model.decoder import Decoder, State
 from asr.model.memory import Memory, length_mask
-from asr.model.seq2seq import cross_entropy, decoder_inputs_and_targets, guide_penalty
+from asr.model.seq2seq import (
+    cross_entropy,
+    decoder_inputs_and_targets,
+    guide_penalty,
+    open_forget_gates,
+)
 from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.training import optimizer as optimizers
+from asr.training.monitor import Monitor
+from asr.training.run import load_data
 from asr.training.validation import spread
 from recipes.ladder.rows import (
     CHARACTERS,
@@ -107,6 +114,7 @@ class Alone(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.frame_seconds = frame_seconds
+        self.apply(open_forget_gates)
 
     def initial_state(self, memory: Memory) -> State:
         """The state before the first token."""
@@ -164,7 +172,10 @@ def build(
     width = 2 * trained.model.options.encoder.width
     decoder = Decoder(tokenizer.size, width, changed.model.decoder)
     model = Alone(decoder, trained.model.frame_seconds)
-    return Learner(name, changed, tokenizer, model, optimizers.build(model, "muon"))
+    optimizer = optimizers.build(model, "muon")
+    for group in optimizer.param_groups:
+        group["weight_decay"] = changed.training.weight_decay
+    return Learner(name, changed, tokenizer, model, optimizer)
 
 
 @torch.no_grad()
@@ -206,7 +217,7 @@ def train(
             for learner in learners:
                 for group in learner.optimizer.param_groups:
                     group["lr"] = rate
-                torch.manual_seed(step)
+                torch.manual_seed(learner.recipe.training.seed * 1_000_003 + step)
                 learner.model.train()
                 learner.learn(values, lengths, texts, step / steps)
         if (step + 1) % recipe.training.log_every == 0:
@@ -269,33 +280,15 @@ def main() -> None:
     recipe = config.load(RECIPE)
     trained = checkpoint.load(MODEL)
     utterances = spread([u for path in recipe.data.dev for u in manifest.read(path)], options.dev)
-    data = _examples(recipe, trained)
+    data = load_data(recipe.data, trained, recipe.augment, Monitor(None))
     texts = [trained.tokenizer.decode(example.tokens) for example in data.examples]
-    names = options.names or list(changes)
-    learners = [build(name, changes[name], trained, texts) for name in names]
+    if options.names:
+        changes = {name: line for name, line in changes.items() if name in ("base", *options.names)}
+    learners = [build(name, line, trained, texts) for name, line in changes.items()]
     train(learners, trained, data, recipe, options.steps)
     for name, hypotheses in transcribe(learners, trained, utterances).items():
         write_rows(options.output / name / "greedy.tsv", utterances, hypotheses)
     print(*table(options.output, changes, OF_DECODERS), sep="\n")
-
-
-def _examples(recipe: Config, trained: Trained) -> TrainingSet:
-    """The recipe's utterances, with the features that its training caches."""
-    ids = {
-        line.strip()
-        for path in recipe.data.only
-        for line in Path(path).read_text(encoding="utf-8").splitlines()
-    }
-    manifests = [
-        (path, [u for u in manifest.read(path) if u.id in ids]) for path in recipe.data.train
-    ]
-    return load_training_set(
-        manifests,
-        trained.tokenizer,
-        features=trained.features,
-        augmentation=recipe.augment,
-        options=recipe.data,
-    )
 
 
 if __name__ == "__main__":

@@ -19,4 +19,4 @@ while IFS= read -r line <&3; do
     [ -f "$run/ctc.tsv" ] ||
         asr evaluate "$run/model.pt" data/manifests/dev-clean.jsonl --limit 150 --output "$run/ctc.tsv"
 done 3< <(changes recipes/ladder/encoders.txt "$@")
-python -m recipes.ladder.rows runs/encoders --encoders
+python -m recipes.ladder.rows runs/encoders --of encoders

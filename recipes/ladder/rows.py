@@ -22,6 +22,13 @@ OF_DECODERS: Mapping[str, Column] = {
 }
 
 
+LISTS = {
+    "changes": (CHANGES, OF_CHANGES),
+    "encoders": (ENCODERS, OF_ENCODERS),
+    "decoders": (DECODERS, OF_DECODERS),
+}
+
+
 def read_changes(path: Path) -> dict[str, str]:
     """Names of the changes and their options; lines that are empty or begin with # are skipped."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
@@ -65,15 +72,15 @@ def table(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="results of run.sh or encoders.sh beside this")
-    parser.add_argument("--encoders", action="store_true", help="the folder is of encoders.sh")
+    parser.add_argument("folder", type=Path, help="what was scored; its base must be")
+    parser.add_argument(
+        "--of", choices=LISTS, default="changes", help="which list; default: changes"
+    )
     options = parser.parse_args()
-    if options.encoders:
-        lines = table(options.folder, read_changes(ENCODERS), OF_ENCODERS)
-    else:
-        lines = table(options.folder, read_changes(CHANGES))
+    path, columns = LISTS[options.of]
+    lines = table(options.folder, read_changes(path), columns)
     if not lines:
-        sys.exit("error: no scored base in the folder; run.sh or encoders.sh with `base` makes it")
+        sys.exit(f"error: {options.folder} holds no scored base of {path.name}")
     print(*lines, sep="\n")
 
 

@@ -1,5 +1,5 @@
-# Sourced by recipes: write_search FOLDER puts beside FOLDER/model.pt, in runs/NAME, a search for models that hear no
-# phonemes: a beam with CTC and the bundled language models, with the weights that mini was measured with.
+# Sourced by recipes: write_search FOLDER puts beside FOLDER/model.pt, in runs/NAME, a search that does not ask phonemes:
+# a beam with CTC and the bundled language models, with the weights that mini was measured with.
 
 write_search() {
     cat > "$1/model.toml" << 'TOML'
