@@ -58,8 +58,8 @@ def load(
 
     `search` says how to decode: "greedy", a `Search`, or None for the model's own, which the TOML file beside it holds
     with calibrations of confidence for it and for "greedy" (english.toml beside english.pt, search.toml in an exported
-    folder); without one it is greedy. Another `Search` has the calibration of the model's. `beam_size` is its width.
-    `hotwords` is a text file of words or phrases to expect, one a line.
+    folder); without one it is greedy. A `Search` that is given has the calibration of the model's own.
+    `beam_size` changes its width. `hotwords` is a text file of words or phrases to expect, one a line.
     `engine` (torch or onnx) and `int8` are as in `asr.export.open_engine`. `threads` sets torch's number of CPU threads
     for the whole process. Raises CheckpointError if the model cannot be read and ConfigError if an option is out of
     range or does not fit the model.

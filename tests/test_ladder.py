@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import trainings
 
 from asr import checkpoint, config
 from asr.batching import load_training_set
@@ -24,7 +25,6 @@ from recipes.ladder.rows import (
     read_changes,
     table,
 )
-from tests import trainings
 
 HEADER = "id\treference_words\tsubstitutions\tdeletions\tinsertions\treference_characters\tcharacter_errors\n"
 
@@ -92,9 +92,7 @@ def _tiny(manifest: Path) -> tuple[Trained, config.Config]:
     return Trained(model, tokenizer, recipe.features, {}), recipe
 
 
-def test_decoders_learn_side_by_side_and_leave_the_encoder_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoders_learn_side_by_side_and_leave_the_encoder_as_it_is(tmp_path: Path) -> None:
     manifest = trainings.make_manifest(tmp_path / "toy")
     trained, recipe = _tiny(manifest)
     data = load_training_set(
