@@ -15,7 +15,7 @@ env: $(STAMP) ## .venv with everything the project needs
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed; $(PYTHON) is {v}: make PYTHON=python3.11 env")'
-	@echo "building .venv: a few minutes, and a download of several hundred megabytes" >&2
+	@echo "building .venv: a few minutes, and a download of several hundred megabytes (gigabytes where torch comes with CUDA)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[av,dev,onnx,phonemes]'
 	@touch $@

@@ -7,6 +7,7 @@ shows in each format.
 import math
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ def open_recording(path: Path) -> Iterator[Recording]:
     head = _head(path)
     if head[:4] == b"OggS":
         _check_ogg_tail(path)
+    if _is_joined(path, head):
+        with _open_av(
+            path, "several recordings in one file need PyAV: pip install av"
+        ) as recording:
+            yield _checked(recording, path)
+        return
     try:
         # as bytes, since soundfile refuses names that are not valid UTF-8
         file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
@@ -128,7 +135,7 @@ def _from_soundfile(file: soundfile.SoundFile, path: Path) -> Recording:
         raise AudioError(f"{path}: its header does not state its length; write it anew as a file")
     is_mp3 = file.format == "MP3"
     frames: int | None = file.frames
-    if is_mp3 and not _has_xing_header(path):
+    if is_mp3 and _xing_end(path) is None:
         frames = None  # guessed from the bit rate
     return Recording(
         sample_rate=file.samplerate,
@@ -163,10 +170,7 @@ def _check_riff_size(log: str, path: Path) -> None:
 
 def _check_ogg_tail(path: Path) -> None:
     """A page that the file's end cuts; a stream stopped between two pages, as recorders leave it, is whole."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (1 << 16)))
-        tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
+    page = _last_ogg_page(path)
     if page[:4] != b"OggS":  # no page ends within a page's greatest length
         raise AudioError(f"{path}: truncated or damaged: no ogg page at its end")
     header = 27 + page[26] if len(page) > 26 else 27
@@ -174,7 +178,34 @@ def _check_ogg_tail(path: Path) -> None:
         raise AudioError(f"{path}: truncated: its last ogg page is not complete")
 
 
-def _has_xing_header(path: Path) -> bool:
+def _last_ogg_page(path: Path) -> bytes:
+    """From the last page's beginning to the file's end; from somewhere else where there is none near it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        tail = file.read()
+    return tail[max(0, tail.rfind(b"OggS")) :]
+
+
+def _is_joined(path: Path, head: bytes) -> bool:
+    """Whether another recording follows in the file, as in a radio's dump: libsndfile reads the first alone."""
+    serial = slice(14, 18)  # of an ogg page: the number of its stream
+    if head[:4] == b"OggS":
+        return _last_ogg_page(path)[serial] != head[serial]
+    end = _xing_end(path) if head[:3] == b"ID3" or _is_mpeg_frame(head) else None
+    if not end:
+        return False
+    with path.open("rb") as file:
+        file.seek(end)
+        following = file.read(3)
+    return following == b"ID3" or _is_mpeg_frame(following)
+
+
+def _is_mpeg_frame(head: bytes) -> bool:
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2  # layer III
+
+
+def _xing_end(path: Path) -> int | None:
+    """Where an mp3 ends by its Xing or Info header, 0 where that does not say; None without such a header."""
     with path.open("rb") as file:
         head = file.read(10)
         tag = 0
@@ -184,15 +215,20 @@ def _has_xing_header(path: Path) -> bool:
             )
         file.seek(tag)
         start = file.read(4096)
-    return b"Xing" in start or b"Info" in start
+    found = re.search(b"Xing|Info", start)
+    if found is None:
+        return None
+    flags, *values = struct.unpack(">3I", start[found.end() :][:12].ljust(12, b"\0"))
+    frames_stated, bytes_stated = flags & 1, flags & 2
+    return tag + values[frames_stated] if bytes_stated else 0
 
 
 @contextmanager
-def _open_av(path: Path) -> Iterator[Recording]:
+def _open_av(path: Path, missing: str = NEED_PYAV) -> Iterator[Recording]:
     try:
         import av
     except ImportError as error:
-        raise AudioError(f"{path}: {NEED_PYAV}") from error
+        raise AudioError(f"{path}: {missing}") from error
     try:
         container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:

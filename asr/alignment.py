@@ -17,6 +17,7 @@ from asr.tokenizer import Tokenizer
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
+SHORTEST = 0.02  # seconds that a word lasts, where its neighbours leave them to it
 SMALLEST = 1e-8  # an attention weight below this counts as this, so that a path exists everywhere
 
 
@@ -206,7 +207,8 @@ def _words(
     for index, (text, i, j) in enumerate(ranges):
         before = (last[index - 1] + first[index]) / 2 if index else 0.0
         after = (last[index] + first[index + 1]) / 2 if index + 1 < len(ranges) else duration
-        start = min(max(first[index] - margins.before, before), duration)
         end = min(last[index] + margins.after, after)
+        start = max(first[index] - margins.before, before)
+        start = min(start, max(end - SHORTEST, before), duration)
         found.append(Span(text, i, j, start, max(end, start)))
     return found

@@ -20,6 +20,7 @@ __all__ = [
     "AudioInfo",
     "Waveform",
     "blocks",
+    "channels",
     "info",
     "read",
     "resample",
@@ -55,24 +56,19 @@ def blocks(
     path: str | Path,
     *,
     seconds: float,
-    overlap: float = 0.0,
     sample_rate: int = 16_000,
     channel: str | int = "mix",
 ) -> Iterator[tuple[float, Waveform]]:
     """Read a file as successive (start in seconds, waveform (S,)) blocks, in memory that does not grow with its length.
 
-    Each block is `seconds` long and shares `overlap` seconds with the one before; the last may be shorter and always
-    holds something new. Without overlap the blocks joined are exactly what `read` returns. Raises AudioError as `read`
-    does, for a damaged file after the blocks before the damage; ConfigError for lengths that are out of range.
+    Each block is `seconds` long, the last may be shorter; joined they are exactly what `read` returns. Raises
+    AudioError as `read` does, for a damaged file after what could be read of it, ConfigError for a length that is
+    not positive.
     """
-    size, shared = round(seconds * sample_rate), round(overlap * sample_rate)
+    size = round(seconds * sample_rate)
     if size < 1:
         raise ConfigError(f"seconds={seconds}: a block must be longer than 0 seconds")
-    if not 0 <= shared < size:
-        raise ConfigError(
-            f"overlap={overlap}: must be at least 0 and less than the block's {seconds} seconds"
-        )
-    return _blocks(_stream(Path(path), sample_rate, channel), size, size - shared, sample_rate)
+    return _blocks(_stream(Path(path), sample_rate, channel), size, sample_rate)
 
 
 def info(path: str | Path) -> AudioInfo:
@@ -104,8 +100,14 @@ def stated_seconds(path: str | Path) -> float | None:
         return None if recording.frames is None else recording.frames / recording.sample_rate
 
 
+def channels(path: str | Path) -> int:
+    """How many channels a file has; nothing is decoded. Raises AudioError as `stated_seconds` does."""
+    with open_recording(Path(path)) as recording:
+        return recording.channels
+
+
 def save_channel(
-    path: str | Path, target: str | Path, *, channel: str | int, sample_rate: int = 16_000
+    path: str | Path, target: str | Path, *, channel: str | int, sample_rate: int
 ) -> None:
     """Write one channel at `sample_rate` to `target`, float samples, in memory that does not grow with its length.
 
@@ -137,23 +139,26 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
 
 
 def _blocks(
-    pieces: Iterator[Waveform], size: int, step: int, sample_rate: int
+    pieces: Iterator[Waveform], size: int, sample_rate: int
 ) -> Iterator[tuple[float, Waveform]]:
     held: list[Waveform] = []
     length = start = 0
-    for piece in pieces:
-        held.append(piece)
-        length += len(piece)
-        if (
-            length <= size
-        ):  # not yet more than one block: the last block must hold more than the overlap
-            continue
-        joined = np.concatenate(held)
-        at = 0
-        while len(joined) - at > size:
-            yield (start + at) / sample_rate, joined[at : at + size].copy()
-            at += step
-        held, length, start = [joined[at:].copy()], len(joined) - at, start + at
+    try:
+        for piece in pieces:
+            held.append(piece)
+            length += len(piece)
+            if length <= size:
+                continue
+            joined = np.concatenate(held)
+            at = 0
+            while len(joined) - at > size:
+                yield (start + at) / sample_rate, joined[at : at + size].copy()
+                at += size
+            held, length, start = [joined[at:].copy()], len(joined) - at, start + at
+    except AudioError:  # the file is damaged from here on
+        if length:
+            yield start / sample_rate, np.concatenate(held)
+        raise
     yield start / sample_rate, np.concatenate(held)
 
 

@@ -185,22 +185,14 @@ def add_noise(
     snr_db: float,
     generator: torch.Generator | None = None,
     *,
-    noise: Tensor | None = None,
     pink: bool = False,
 ) -> Tensor:
     """A waveform (S,) with noise at exactly `snr_db` decibels of signal to noise power, both over the whole waveform.
 
-    `noise` (N,) is cut at a random place, or repeated from one if it is shorter; without it the noise is Gaussian,
-    white or `pink` (equal power an octave). Where either is silent no such ratio exists and the waveform is returned
-    as it is.
+    The noise is Gaussian, white or `pink` (equal power an octave). Where the waveform is silent no such ratio exists
+    and it is returned as it is.
     """
-    samples = len(waveform)
-    if noise is None:
-        noise = _coloured(samples, pink, generator)
-    elif len(noise) > 0:
-        spare = max(len(noise) - samples, 0) if len(noise) >= samples else len(noise) - 1
-        start = int(torch.randint(spare + 1, (1,), generator=generator))
-        noise = noise[(start + torch.arange(samples)) % len(noise)]
+    noise = _coloured(len(waveform), pink, generator)
     signal_power, noise_power = _power(waveform), _power(noise)
     if signal_power == 0 or noise_power == 0:
         return waveform

@@ -156,7 +156,8 @@ def run(
     """
     given: list[int] = []  # the source of each recording that the recognizer has been given
     failed: list[tuple[int, AsrError]] = []
-    files = _files(sources, scratch, given, failed)
+    rate = recognizer.trained.features.sample_rate
+    files = _files(sources, scratch, rate, given, failed)
     told = None if on_progress is None else lambda number, done: on_progress(given[number], done)
     for number, result in recognizer.transcribe_each(
         files, batch_seconds=batch_seconds, attention=attention, on_progress=told
@@ -197,6 +198,7 @@ def drawn(
 def _files(
     sources: Sequence[Source],
     scratch: Path,
+    rate: int,
     given: list[int],
     failed: list[tuple[int, AsrError]],
 ) -> Iterator[Path]:
@@ -205,7 +207,7 @@ def _files(
         file = _channel_file(source, scratch)
         try:
             if source.channel != "mix":
-                audio.save_channel(source.path, file, channel=source.channel)
+                audio.save_channel(source.path, file, channel=source.channel, sample_rate=rate)
         except AsrError as error:
             failed.append((index, _named(error, source, source.path)))
             continue
@@ -234,7 +236,7 @@ def _channels(source: Source, channel: str) -> list[Source]:
         return [replace(source, channel=SIDES.index(channel), label=channel)]
     if channel != "split":
         return [replace(source, channel=int(channel), label=f"channel{channel}")]
-    count = audio.info(source.path).channels
+    count = audio.channels(source.path)
     if count == 1:
         return [source]
     labels = SIDES if count == 2 else [f"channel{number}" for number in range(count)]
@@ -281,8 +283,8 @@ def _namesake(said: dict[str, Any], source: Source, stem: Path) -> AsrError:
 
 
 def _from_stdin(source: Source, scratch: Path) -> Source:
-    if sys.stdin.isatty():
-        raise ConfigError("-: the standard input is a terminal; pipe a recording into it")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ConfigError("-: the standard input is a terminal or closed; pipe a recording into it")
     copy = scratch / "stdin"
     with copy.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)

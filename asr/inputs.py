@@ -107,6 +107,8 @@ def is_finished(source: Source, outputs: Iterable[Path]) -> bool:
 def _find(name: str) -> Iterator[Source | AsrError]:
     path = Path(name)
     try:
+        if not name:
+            raise AsrError("'': an empty name; give a file, a folder, a pattern, a manifest or -")
         if name == STDIN:
             yield Source(path, STDIN, PurePath("stdin"))
         elif os.path.isdir(path):  # unlike path.is_dir(), False where it may not be asked

@@ -9,6 +9,7 @@ import sys
 import time
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
@@ -202,20 +203,21 @@ def from_microphone(sample_rate: int, device: str | int | None = None) -> Iterat
     def take(block: Any, frames: int, when: Any, status: Any) -> None:
         waiting.put(block[:, 0].copy())
 
-    try:
-        stream = sounddevice.InputStream(
-            samplerate=sample_rate,
-            channels=1,
-            dtype="float32",
-            device=device,
-            blocksize=round(BLOCK_SECONDS * sample_rate),
-            callback=take,
-        )
-    except (sounddevice.PortAudioError, ValueError) as error:
-        raise AsrError(
-            f"no microphone can be opened: {error}; devices: python -m sounddevice"
-        ) from error
-    with stream:
+    with ExitStack() as stack:
+        try:
+            stream = sounddevice.InputStream(
+                samplerate=sample_rate,
+                channels=1,
+                dtype="float32",
+                device=device,
+                blocksize=round(BLOCK_SECONDS * sample_rate),
+                callback=take,
+            )
+            stack.enter_context(stream)  # starts it
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise AsrError(
+                f"no microphone can be opened: {error}; devices: python -m sounddevice"
+            ) from error
         while True:
             yield waiting.get()
 
@@ -256,7 +258,9 @@ def _pcm(
 
 def stdin_pipe() -> BufferedReader:
     """The standard input as a pipe of sound. Raises ConfigError where it is a terminal."""
-    if sys.stdin.isatty():
-        raise ConfigError("--input -: the standard input is a terminal; pipe sound into it")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ConfigError(
+            "--input -: the standard input is a terminal or closed; pipe sound into it"
+        )
     buffer: Any = sys.stdin.buffer
     return buffer if isinstance(buffer, BufferedReader) else BufferedReader(buffer)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from asr.audio import Waveform
+from asr.errors import AudioError
 from asr.vad import (
     FRAME,
     FRAME_SECONDS,
@@ -61,8 +62,12 @@ def cut(
     where the probability of speech is least. The pieces do not depend on the lengths of the blocks.
     """
     cutter = Cutter(sample_rate, VadOptions() if options is None else options)
-    for block in blocks:
-        yield from cutter.feed(block)
+    try:
+        for block in blocks:
+            yield from cutter.feed(block)
+    except AudioError:  # the recording is damaged from here on
+        yield from cutter.finish()
+        raise
     yield from cutter.finish()
 
 

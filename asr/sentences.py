@@ -24,6 +24,7 @@ _SENTENCE = re.compile(r".+?(?:[.!?]['\"\u2019\u201d)\]_]*(?=\s)|\Z)", re.DOTALL
 _ABBREVIATED = re.compile(
     r"(?:^|[\s(\"\u201c\u2014-])(?:[A-Z]|Mr|Mrs|Messrs|Dr|St|No|Col|Capt|Gen|Lt|Rev|Hon|Esq|vs|i\.e|e\.g)\.\Z"
 )
+_VISIBLE = re.compile(r"\S")
 _CLAUSE = re.compile(r"(?<=[,;:.!?\u2014])\s+|\s*(?:--|\u2014)\s*")
 
 
@@ -115,8 +116,9 @@ def _pieces(text: str) -> Iterator[tuple[str, int]]:
         line += text.count("\n", counted, paragraph.start())
         counted = paragraph.start()
         for sentence, offset in _sentences(paragraph[0]):
-            number = line + paragraph[0].count("\n", 0, offset)
-            yield from ((piece, number) for piece in _short(sentence))
+            line += text.count("\n", counted, paragraph.start() + offset)
+            counted = paragraph.start() + offset
+            yield from ((piece, line) for piece in _short(sentence))
 
 
 def _sentences(paragraph: str) -> Iterator[tuple[str, int]]:
@@ -124,8 +126,8 @@ def _sentences(paragraph: str) -> Iterator[tuple[str, int]]:
     paragraph = _PICTURE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), paragraph)
     begin = 0
     for match in _SENTENCE.finditer(paragraph):
-        following = paragraph[match.end() :].lstrip()[:1]
-        if following and (following.islower() or _ABBREVIATED.search(match[0])):
+        following = _VISIBLE.search(paragraph, match.end())
+        if following and (following[0].islower() or _ABBREVIATED.search(match[0])):
             continue
         text = paragraph[begin : match.end()]
         yield text, begin + len(text) - len(text.lstrip())

@@ -136,6 +136,17 @@ def test_words_end_soon_after_their_last_peak_where_a_pause_follows() -> None:
     assert 0.9 < second.start < 0.98
 
 
+def test_every_word_lasts_where_its_neighbours_leave_it_time() -> None:
+    """One-letter words that are looked at for a moment: a player shows no word that ends where it begins."""
+    tokens = TOKENIZER.encode("a b a b")
+    attention = torch.eye(len(tokens))
+    for seconds in (0.04, 0.08):
+        words = words_from_attention(tokens, attention, TOKENIZER, seconds)
+        assert len(words) == 4
+        assert all(word.end - word.start > 0.019 for word in words)
+        check_order(words, len(tokens) * seconds)
+
+
 def check_order(words: list[Span], duration: float) -> None:
     for word in words:
         assert 0 <= word.start <= word.end <= duration + 1e-9

@@ -133,11 +133,10 @@ def test_speed_changes_duration_and_pitch_by_its_factor(factor: float) -> None:
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 15.0])
-@pytest.mark.parametrize("kind", ["white", "pink", "short", "long"])
-def test_noise_is_at_exactly_the_snr_asked_for(snr_db: float, kind: str) -> None:
-    given_noise = {"short": torch.randn(777), "long": 5 * torch.randn(50_000)}.get(kind)
+@pytest.mark.parametrize("pink", [False, True])
+def test_noise_is_at_exactly_the_snr_asked_for(snr_db: float, pink: bool) -> None:
     speech = tone()
-    noisy = augment.add_noise(speech, snr_db, seeded(), noise=given_noise, pink=kind == "pink")
+    noisy = augment.add_noise(speech, snr_db, seeded(), pink=pink)
     assert noisy.shape == speech.shape
     assert power_db(speech) - power_db(noisy - speech) == pytest.approx(snr_db, abs=0.01)
 
@@ -151,19 +150,8 @@ def test_white_noise_is_flat_and_pink_falls_3_db_an_octave() -> None:
         assert steps == pytest.approx([step] * 4, abs=0.6)
 
 
-def test_given_noise_is_cut_from_different_places_and_repeated_when_short() -> None:
-    speech, long = torch.ones(100), torch.arange(1.0, 1001.0)
-    first, second = (augment.add_noise(speech, 0, seeded(s), noise=long) - 1 for s in (1, 2))
-    assert not torch.equal(first, second)
-    assert torch.allclose(first.diff(), first.diff()[0], atol=1e-5)  # one unbroken piece of it
-    short = augment.add_noise(speech, 0, seeded(), noise=torch.tensor([1.0, -1.0, 3.0])) - 1
-    torch.testing.assert_close(short[3:], short[:-3])
-
-
 def test_noise_where_no_ratio_exists_changes_nothing() -> None:
     assert torch.equal(augment.add_noise(torch.zeros(50), 10), torch.zeros(50))
-    for silent in (torch.zeros(10), torch.zeros(0)):
-        assert torch.equal(augment.add_noise(tone(), 10, noise=silent), tone())
 
 
 @pytest.mark.parametrize("gain_db", [-20.0, 0.0, 6.0])

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_help_names_every_command_and_the_exit_statuses(asr: Callable[..., Resul
 
 def test_version_is_the_packages(asr: Callable[..., Result]) -> None:
     assert asr("--version").stdout == f"asr {version('asr')}\n"
+
+
+def test_standard_streams_may_be_closed(asr: Callable[..., Result], model: Path) -> None:
+    sample = ROOT / "data" / "samples" / "horse.opus"
+    command = f"{sys.executable} -m asr transcribe --model {model}"
+    run = partial(subprocess.run, shell=True, capture_output=True, text=True)
+    found = run(f"{command} {sample} 2>&-")
+    assert (found.returncode, found.stdout) == (0, run(f"{command} {sample}").stdout)
+    closed = run(f"{command} - <&-")
+    assert closed.returncode == 2
+    assert "-: the standard input is a terminal or closed" in closed.stderr
 
 
 def test_a_single_text_goes_to_stdout_and_nothing_else(
@@ -231,24 +243,34 @@ def test_evaluate_ends_with_status_1_where_a_recording_is_unreadable(
     result = asr("evaluate", model, path)
     assert result.exit_code == 1
     assert "1 unreadable" in result.stdout
+    (missing,) = [u.id for u in manifest.read(path) if not u.audio.exists()]
+    result = asr("evaluate", model, path, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["unreadable"] == 1
+    assert f"error: {missing}: " in result.stderr
 
 
 def test_evaluate_refuses_an_output_it_cannot_write_before_it_begins(
-    asr: Callable[..., Result],
+    asr: Callable[..., Result], tmp_path: Path
 ) -> None:
     result = asr("evaluate", "no-such.pt", "no-such.jsonl", "--output", "rows.doc")
     assert result.exit_code == 2
     assert "rows.doc: must end in .tsv or .jsonl" in result.stderr
+    (tmp_path / "file").touch()
+    result = asr("evaluate", "no-such.pt", "no-such.jsonl", "--output", tmp_path / "file" / "r.tsv")
+    assert result.exit_code == 2
+    assert f"--output {tmp_path / 'file'}: " in result.stderr
 
 
 def test_rates_are_printed_though_the_rows_cannot_be_written(
-    asr: Callable[..., Result], model: Path, make_manifest: Make
+    asr: Callable[..., Result], model: Path, make_manifest: Make, tmp_path: Path
 ) -> None:
-    manifest = make_manifest(["yes"], "test.jsonl", 1.0)
-    result = asr("evaluate", model, manifest, "--output", manifest / "rows.tsv")
+    rows = tmp_path / "rows.tsv"
+    rows.mkdir()
+    result = asr("evaluate", model, make_manifest(["yes"], "test.jsonl", 1.0), "--output", rows)
     assert result.exit_code == 2
     assert "WER" in result.stdout
-    assert str(manifest) in result.stderr
+    assert str(rows) in result.stderr
 
 
 def test_prepare_writes_manifests_and_checks_them(

@@ -99,6 +99,12 @@ def test_what_stands_for_nothing_is_an_error_that_names_it(tmp_path: Path) -> No
         assert reason in str(error)
 
 
+def test_an_empty_name_is_not_the_folder_one_stands_in() -> None:
+    (error,) = find([""])
+    assert isinstance(error, AsrError)
+    assert "an empty name" in str(error)
+
+
 def test_a_missing_file_is_a_source_whose_error_comes_when_it_is_read(tmp_path: Path) -> None:
     for name in ("no.wav", f"{'long' * 99}.wav"):
         assert _found(tmp_path / name) == [str(tmp_path / name)]

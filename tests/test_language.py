@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_long_sentences_are_cut_at_clauses(tmp_path: Path) -> None:
     path.write_text(f"{clause}, {clause}; {clause}.\n\n{' '.join(['run'] * 80)}\n")
     lengths = [len(text.split()) for text in _texts(path)]
     assert lengths == [20, 20, 20, 35, 35, 10]
+
+
+def test_a_megabyte_in_one_paragraph_takes_no_longer_a_sentence_than_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("CHAPTER I\n\n" + "It was late. He left\nat seven.\n" * 30_000)
+    begun = time.process_time()
+    found = sentences.read([path])
+    assert time.process_time() - begun < 20  # a copy of the rest at every sentence took minutes
+    assert len(found) == 60_001
+    assert [s.line for s in found[:4]] == [1, 3, 3, 5]
 
 
 def test_manifests_are_read_and_normalised(tmp_path: Path) -> None:

@@ -211,12 +211,14 @@ def test_the_microphone_gives_the_blocks_of_its_device(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "sounddevice", Device)
     assert next(listen.from_microphone(RATE)).tolist() == [0.5] * 4
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(Device, "InputStream", refuse)
-    with pytest.raises(AsrError, match="no microphone can be opened: no such device"):
-        next(listen.from_microphone(RATE))
+    for name in ("InputStream", "__enter__"):  # where it is opened, or where it is started
+        with monkeypatch.context() as patch:
+            patch.setattr(Device if name == "InputStream" else Stream, name, refuse)
+            with pytest.raises(AsrError, match="no microphone can be opened: no such device"):
+                next(listen.from_microphone(RATE))
 
 
 @pytest.mark.parametrize("option", ["pause", "partial", "max_seconds"])
@@ -249,6 +251,23 @@ def test_ctrl_c_ends_with_the_last_text(
     else:
         assert found == expected
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_ctrl_c_ends_while_the_last_text_is_decoded(
+    recognizer: Recognizer, talk: np.ndarray
+) -> None:
+    def spoken() -> Iterator[np.ndarray]:
+        yield from in_blocks(talk[: 5 * RATE])
+        signal.raise_signal(signal.SIGINT)  # while it waits for sound
+        pytest.fail("more sound was asked for")
+
+    listener = Listener(recognizer, ListenOptions(partial=0))
+    texts = until_interrupted(listener, spoken())
+    next(texts)
+    next(texts)  # the last one, after the first Ctrl-C
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    texts.close()
 
 
 def test_what_was_said_before_a_damage_is_written_down(

@@ -398,6 +398,20 @@ def test_a_damaged_end_leaves_the_segments_before_it_to_a_stream(
         recognizer.transcribe(path)
 
 
+def test_a_damage_within_the_first_block_leaves_what_is_before_it_to_a_stream(
+    recognizer: Recognizer, talk: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.flac"
+    noise = np.random.default_rng(1).normal(size=30 * 16_000).astype(np.float32) / 1000
+    soundfile.write(path, np.concatenate([talk[: 20 * 16_000], noise]), 16_000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    found: list[Segment] = []
+    with pytest.raises(AudioError, match=r"cut\.flac"):
+        found.extend(recognizer.stream(path))
+    assert found
+
+
 def test_a_whole_recording_is_decoded_as_it_is(
     recognizer: Recognizer, make_waveform: MakeWaveform, talk: np.ndarray
 ) -> None:

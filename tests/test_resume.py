@@ -285,7 +285,7 @@ def test_data_that_has_changed_since_is_said(
     tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the training is finished, so that nobody takes its model for one of the new data."""
-    said = "its speech or transcripts are not what it began with; --no-resume begins anew"
+    said = "its speech or texts are not what it began with; --no-resume begins anew"
     once, twice = ({"training": {"max_steps": steps}} for steps in (2, 4))
     run(tmp_path / "run", config(manifest_path, once))
     run(tmp_path / "run", config(manifest_path, twice))
@@ -310,6 +310,18 @@ def test_a_finished_training_run_again_changes_nothing(
     run(tmp_path, recipe)
     assert same_weights(before, state(tmp_path))
     assert state(tmp_path)["progress"] == before["progress"]
+
+
+def test_a_users_copy_of_a_checkpoint_is_left_alone(tmp_path: Path, manifest_path: Path) -> None:
+    recipe = {"training": {"max_steps": 4, "validate_every": 1, "average": 2}}
+    copies = [tmp_path / name for name in ("step-0000001-good.pt", "step-best.pt")]
+    for path in copies:
+        path.write_bytes(b"kept")
+    run(tmp_path, config(manifest_path, recipe))
+    run(tmp_path, config(manifest_path, recipe))
+    run(tmp_path, config(manifest_path, recipe), resume=False)
+    assert [path.read_bytes() for path in copies] == [b"kept", b"kept"]
+    assert len(list(tmp_path.glob("step-*.pt"))) == 4
 
 
 def test_starting_over_leaves_nothing_of_the_run_before(

@@ -158,6 +158,11 @@ def test_a_speller_learns_from_speech_and_text_beside_a_model_that_stays(
     assert found[-1] < found[0]
     again = run(tmp_path / "third", recipe, initial=first)
     assert [row["attention"] for row in rows(again)] == found
+    other = "its speech or texts are not what it began with"
+    assert other not in capsys.readouterr().err
+    (tmp_path / "text.txt").write_text("a bad cab\n", encoding="utf-8")
+    run(tmp_path / "third", recipe, initial=first)
+    assert other in capsys.readouterr().err
 
 
 def test_a_new_spellers_decoder_begins_as_the_decoder(tmp_path: Path) -> None:

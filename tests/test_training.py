@@ -334,6 +334,9 @@ def test_phonemes_alone_learn_from_a_model_whose_other_weights_stay(
 def test_phonemes_alone_need_their_head(tmp_path: Path, manifest_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"phonemes_alone: needs model.phonemes = true"):
         run(tmp_path, config(manifest_path, {"training": {"phonemes_alone": True}}))
+    alone = {"model": {"phonemes": True}, "training": {"phonemes_alone": True}}
+    with pytest.raises(TrainingError, match=r"phonemes_alone: must begin with a trained model"):
+        run(tmp_path, config(manifest_path, alone))
     with pytest.raises(ConfigError, match=r"phonemes 0: with phonemes_alone it must be above 0"):
         config(manifest_path, {"training": {"phonemes_alone": True, "phonemes": 0.0}})
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fakes import arpa
 from recognizers import tiny_trained
 from typer.testing import CliRunner, Result
 
-from asr import checkpoint
+from asr import audio, bulk, checkpoint
 from asr.cli import app
 from asr.cli.transcribe import BATCH
 from asr.recognizer import BATCH_SECONDS, Recognizer
@@ -276,6 +277,23 @@ def test_channels_are_transcribed_one_by_one(
     assert f"{path} (left): {left}\n" in result.stdout
     assert asr(path, "--channel", "right").stdout == right + "\n"
     assert asr(path, "--channel", "1").stdout == right + "\n"
+
+
+def test_a_channel_alone_has_the_models_sample_rate(
+    make_waveform: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _stereo(tmp_path / "call.wav", make_waveform)
+    trained = tiny_trained()
+    recognizer = Recognizer(
+        replace(trained, features=replace(trained.features, sample_rate=24_000))
+    )
+    (tmp_path / "scratch").mkdir()
+    rates = []
+    monkeypatch.setattr(audio, "save_channel", lambda *_, **given: rates.append(given))
+    scratch = tmp_path / "scratch"
+    planned = bulk.plan([str(path)], scratch, channel="left", recognizer=lambda: recognizer)
+    list(bulk.run(recognizer, planned.sources, scratch))
+    assert rates == [{"channel": 0, "sample_rate": 24_000}]
 
 
 def test_a_channel_that_is_not_there_fails_that_file_alone(

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from asr.errors import AsrError
+from asr.errors import AsrError, ConfigError
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 STDERR = 2
@@ -36,7 +37,10 @@ class _Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except OSError as error:
-            complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+            name = (
+                error.filename2 or error.filename or "input or output"
+            )  # of two, the one renamed to
+            complain(f"{name}: {error.strerror or error}")
         except KeyboardInterrupt:
             note("interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -55,7 +59,7 @@ app = typer.Typer(
 BEAM = typer.Option(None, "--beam-size", help="Hypotheses kept; default: the model's.")
 DEVICE = typer.Option("cpu", help="cpu, cuda or cuda:N.")
 THREADS = typer.Option(None, help="CPU threads; default: torch's choice.")
-MODEL = typer.Option(None, help="Model file; default: the one in the package.")
+MODEL = typer.Option(None, help="Model file or exported folder; default: the model in the package.")
 
 
 def _print_version(asked: bool) -> None:
@@ -86,7 +90,7 @@ def quiet_libraries() -> Iterator[None]:
     """Keep off stderr what C libraries write there, libmpg123's notes on damage for instance; our lines still come."""
     try:
         own = sys.stderr.fileno() == STDERR
-    except (OSError, ValueError):  # it is no file
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file
         own = False
     if not own:
         yield
@@ -112,6 +116,16 @@ def note(line: str) -> None:
 def complain(message: str) -> None:
     """Print an error on stderr."""
     note(f"error: {message}")
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make the folder that an option needs, if need be; raises ConfigError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{option} {folder}: {error.strerror or error}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option} {folder}: cannot be written to")
 
 
 def main() -> None:

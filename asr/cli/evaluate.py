@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asr.cli.base import BEAM, DEVICE, SOME_FAILED, THREADS, app
+from asr.cli.base import BEAM, DEVICE, SOME_FAILED, THREADS, app, complain, make_folder
 from asr.cli.loading import ENGINE, GREEDY, HOTWORDS, INT8, Loading, open_recognizer
 from asr.errors import ConfigError
 
@@ -25,7 +25,7 @@ FIGURES = (
     epilog="Example: asr evaluate model.pt test-clean.jsonl --beam-size 8 --output rows.tsv"
 )
 def evaluate(
-    model: Path = typer.Argument(..., help="Model file."),
+    model: Path = typer.Argument(..., help="Model file or exported folder."),
     manifest: Path = typer.Argument(..., help="Manifest, JSON lines."),
     beam_size: int | None = BEAM,
     greedy: bool = GREEDY,
@@ -46,12 +46,17 @@ def evaluate(
 
     if output is not None and output.suffix not in (".tsv", ".jsonl"):
         raise ConfigError(f"--output {output}: must end in .tsv or .jsonl")
+    if output is not None:
+        make_folder(output.parent, "--output")
     utterances = spread(manifests.read(manifest), limit)
     recognizer = open_recognizer(
         Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
     )
     result = measure(recognizer, utterances, progress=sys.stderr.isatty())
     typer.echo(json.dumps(_figures(result)) if as_json else summary(result))
+    if as_json:  # the summary names them too
+        for item in result.unreadable:
+            complain(f"{item.id}: {item.reason}")
     if output is not None:
         write_rows(output, result)
     raise typer.Exit(SOME_FAILED if result.unreadable else 0)

@@ -45,8 +45,8 @@ def listen(
 
     The model hears a phrase as a whole, in both directions, so it cannot stream: a text is final only after a pause,
     some 1.7 s after the last word (with the bundled model on one core; 0.8 s with --greedy), after long phrases later.
-    On a terminal the phrase so far is shown too, some 0.6 s behind the voice (0.2 s) and decoded anew each time by a
-    narrower beam; its words still change.
+    On a terminal the phrase so far is shown too, some 0.6 s behind the voice (0.2 s with --greedy) and decoded anew
+    each time by a narrower beam; its words still change.
     """
     from asr.listen import Listener, ListenOptions
 
@@ -84,9 +84,9 @@ def until_interrupted(listener: "Listener", blocks: "Iterator[Waveform]") -> "It
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if waiting or asked:
+        again, asked = asked, True
+        if waiting or again:
             raise KeyboardInterrupt
-        asked = True
 
     before = signal.signal(signal.SIGINT, ask)
     try:

@@ -24,7 +24,7 @@ def prepare(
     holdout: float | None = typer.Option(
         None, help="Fraction, or number of utterances, that becomes the dev manifest."
     ),
-    seed: int = typer.Option(0, help="Of the choice of --holdout."),
+    seed: int = typer.Option(0, help="Another seed, another choice by --holdout."),
     check: bool = typer.Option(False, "--check", help="Look for faults in the manifests."),
     report: Path | None = typer.Option(None, help="Write all that --check finds here, as JSON."),
 ) -> None:

@@ -13,7 +13,10 @@ from asr.cli.base import DEVICE, app
 def train(
     recipe: Path = typer.Argument(..., help="Recipe, TOML."),
     set_: list[str] | None = typer.Option(
-        None, "--set", metavar="SECTION.KEY=VALUE", help="Change an option of the recipe."
+        None,
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Change an option of the recipe; asr/config.py lists them.",
     ),
     hours: float | None = typer.Option(None, help="Train so long: --set training.hours=H."),
     output: Path | None = typer.Option(None, help="Folder for all results; default: runs/RECIPE."),

@@ -1,6 +1,5 @@
 """`asr transcribe`: recordings in, texts on stdout or files in every format out."""
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from asr.cli.base import (
     THREADS,
     app,
     complain,
+    make_folder,
     note,
     printable,
     quiet_libraries,
@@ -76,7 +76,7 @@ BATCH = typer.Option(
     40.0,
     "--batch-size",
     metavar="SECONDS",
-    help="Audio decoded together, padding included: more needs more memory, and is faster where it is not searched.",
+    help="Audio decoded together, padding included: more needs more memory; with --greedy it is also faster.",
 )
 
 NAMED = 5
@@ -156,7 +156,7 @@ def _check(
     overwrite: bool,
 ) -> None:
     if output_dir is not None:
-        _make(output_dir)
+        make_folder(output_dir, "--output-dir")
     if output_dir is None and len(writers) > 1:
         raise ConfigError("--format: several formats need --output-dir")
     if output_dir is None and attention_plot:
@@ -182,15 +182,6 @@ def _warn_of_unused(writers: dict[str, "Writer"], layout: "Layout", *, overwrite
     for option, (needed, idle) in unused.items():
         if idle:
             note(f"warning: {option} has no effect without {needed}")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output-dir {folder}: {error.strerror or error}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output-dir {folder}: cannot be written to")
 
 
 def _announce(plan: "Plan") -> None:

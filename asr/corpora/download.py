@@ -74,12 +74,12 @@ def download(
     root: str | Path,
     *,
     mirror: str | None = None,
-    keep_archive: bool = False,
     attempts: int = 5,
 ) -> Path:
     """Fetch, verify and extract the archive `name` (a key of ARCHIVES) into `root`; return the folder for `prepare`.
 
     Does nothing where that is done already. `mirror` is the URL of the folder that holds the archive elsewhere.
+    An archive that is there already is verified and kept, one that was fetched is removed once it is extracted.
     `attempts` counts the failures in a row without a byte more. Raises CorpusError naming the URL or file.
     """
     if name not in ARCHIVES:
@@ -99,14 +99,16 @@ def download(
     url = f"{mirror.rstrip('/')}/{file.name}" if mirror else archive.url
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if file.exists():
+        if given := file.exists():
             verify(file, archive.checksum, url, remove=False)
         else:
             fetch(url, part, attempts=attempts)
             verify(part, archive.checksum, url, remove=True)
             os.replace(part, file)
         extract(file, root, archive.folder, note=f"{url} {archive.checksum or 'unverified'}\n")
-        if not keep_archive:
+        if given:
+            _say(f"{file}: was there already, and stays")
+        else:
             file.unlink()
     except OSError as error:
         raise CorpusError(f"{error.filename or root}: {error.strerror or error}") from error

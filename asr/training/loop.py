@@ -20,7 +20,7 @@ from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
 from asr.training.interrupt import alone_in, on_interrupt, terminable
 from asr.training.monitor import Monitor
-from asr.training.run import Run, hear_all, new_model, prepare, restore
+from asr.training.run import Run, compare_data, hear_all, new_model, prepare, restore
 from asr.training.schedule import (
     TrainingOptions,
     end,
@@ -82,6 +82,7 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
         if training.speller_alone:
             with terminable():
                 hear_all(run, training, data, augmentation, spelling)
+        compare_data(run)
         with on_interrupt() as interrupted:
             _loop(run, training, data, augmentation, interrupted)
         if run.writes:

@@ -151,12 +151,6 @@ def restore(
         if len(missing) > MAX_NAMED:
             new += f" and {len(missing) - MAX_NAMED} more"
         run.monitor.say(f"weights from {initial}{new}")
-    digest = run.data.digest
-    run.progress.data = run.progress.data or digest
-    if run.progress.data != digest:
-        run.monitor.say(
-            "its speech or transcripts are not what it began with; --no-resume begins anew"
-        )
     _check_begun(training, missing)
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay
@@ -165,9 +159,21 @@ def restore(
     run.monitor.begin(run.progress.step)
 
 
+def compare_data(run: Run) -> None:
+    """Say so where a training that goes on learns from something else than what it began with."""
+    digest = run.data.digest
+    run.progress.data = run.progress.data or digest
+    if run.progress.data != digest:
+        run.monitor.say("its speech or texts are not what it began with; --no-resume begins anew")
+
+
 def _check_begun(training: TrainingOptions, new: Sequence[str]) -> None:
     """Refuse a training in which a part that it does not change has the random weights `new`."""
     parts = {name.partition(".")[0] for name in new}
+    if training.phonemes_alone and "encoder" in parts:
+        raise TrainingError(
+            "training.phonemes_alone: must begin with a trained model; name it with --init"
+        )
     if training.speller_alone and parts & {"phonemes", "phoneme_layers"}:
         raise TrainingError(
             "training.speller_alone: must begin with a model that hears phonemes; name it with --init"

@@ -6,6 +6,7 @@ with the mistakes that they make. Source: text injection (JOIST, Sainath et al. 
 of phonemes.
 """
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -119,13 +120,18 @@ class SpellingSet(TrainingSet):
         share: float,
         hop_seconds: float,
         skipped: list[str],
+        of: str = "",
     ) -> None:
-        """`speech` has what was heard of every example, `texts` the tokens and the phonemes of sentences."""
+        """`speech` has what was heard of every example, `texts` the tokens and the phonemes of sentences.
+
+        `of` is the digest of the set that was heard.
+        """
         wanted = share / (1 - share) * len(texts) / len(speech) if share < 1 else 1
         repeated = max(1, round(wanted))
         self.heard = [heard for _, heard in speech] * repeated
         self.texts = texts
         self.pieces = pieces
+        self.of = of
         examples = [
             Example(e.id, e.tokens, 0, (), tuple(len(sounds(torch.from_numpy(h))) for h in heard))
             for e, heard in speech
@@ -140,6 +146,11 @@ class SpellingSet(TrainingSet):
         """Hours of the speech, heard once; text has none."""
         speech = {e.id: e.frames[0] for e in self.examples[: len(self.heard)]}
         return sum(speech.values()) * self.hop_seconds / 3600
+
+    @property
+    def digest(self) -> str:
+        """What tells it from a set of other speech or texts; not what was heard of them, which a machine may round."""
+        return hashlib.sha256(repr((self.of, self.texts)).encode()).hexdigest()[:16]
 
     def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of (example index, variant) pairs; what is drawn for texts follows from them."""
@@ -232,6 +243,7 @@ def spelling_set(
         share=options.speech,
         hop_seconds=hop_seconds,
         skipped=left_out,
+        of=data.digest,
     )
 
 

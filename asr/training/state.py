@@ -1,5 +1,6 @@
 """The whole state of a training as one file that can go on exactly, and the checkpoints it leaves behind."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ PLATEAU = (
 )
 BEST = "best.pt"  # the model that dev has liked best so far
 FINAL = "model.pt"
+_STEP = re.compile(r"step-[0-9]+\.pt")
 
 
 def save(
@@ -148,7 +150,7 @@ def keep_checkpoint(output: Path, trained: Trained, step: int, keep: int) -> Non
 
 def checkpoints(output: Path) -> list[Path]:
     """The kept models of an output folder, oldest first."""
-    return sorted(output.glob("step-*.pt"))
+    return sorted(path for path in output.glob("step-*.pt") if _STEP.fullmatch(path.name))
 
 
 def describe(progress: Progress, hours: float, manifests: tuple[str, ...]) -> dict[str, Any]:
