@@ -1,8 +1,9 @@
 """Audio files in; mono float32 waveforms at one sample rate out, whole or in blocks of bounded memory.
 
 soundfile decodes wav, flac, ogg (Vorbis and Opus), mp3, aiff and the like with nothing else to install; mp4/m4a, webm,
-aac, wma and other film and phone containers need the optional package PyAV. Whatever is wrong with a file is one
-AudioError that names it and says why, so that a job over many files can report one and go on.
+aac, wma and other film and phone containers need the optional package PyAV, and so do several recordings joined in one
+ogg or mp3 file. Whatever is wrong with a file is one AudioError that names it and says why, so that a job over many
+files can report one and go on.
 """
 
 from collections.abc import Iterator

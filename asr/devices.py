@@ -37,7 +37,8 @@ def multiplies_bf16(device: torch.device) -> bool:
     slower in it.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     known = [getattr(torch.cpu, name, None) for name in names]
     return device.type == "cpu" and any(bool(ask()) for ask in known if ask is not None)

@@ -63,6 +63,7 @@ def export(trained: Trained, folder: str | Path, *, int8: bool = False) -> None:
     description = {
         "format": FORMAT,
         "int8": int8,
+        "graphs": sorted(graphs),
         "model": options.to_dict(trained.model.options),
         "tokenizer": trained.tokenizer.to_dict(),
         "features": options.to_dict(trained.features),
@@ -89,25 +90,39 @@ def publish(
     Without `waveforms` nothing is checked, and None returned. What fails leaves `folder` as it was; an earlier export
     there is replaced. Raises what `export`, `copy_search` and `check` do.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        export(trained, scratch, int8=int8)
-        copy_search(model, scratch)
-        found = None
-        if waveforms:
-            found = check(trained, load_exported(scratch), waveforms, int8=int8)
-        _replace(folder, Path(scratch))
+    folder, found = Path(folder), None
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:  # the folder may be a mount point, so all is made within it
+        with tempfile.TemporaryDirectory(prefix=".export.", dir=folder) as scratch:
+            export(trained, scratch, int8=int8)
+            copy_search(model, scratch)
+            if waveforms:
+                found = check(trained, load_exported(scratch), waveforms, int8=int8)
+            _replace(folder, Path(scratch))
+    except BaseException:
+        if is_new:
+            folder.rmdir()
+        raise
     return found
 
 
 def _replace(folder: Path, new: Path) -> None:
     """Move the files of an export to its folder; what an earlier one left there goes, other files stay."""
-    folder.mkdir(exist_ok=True)
-    for old in (folder / DESCRIPTION, folder / INSIDE, *folder.glob("*.onnx")):
-        old.unlink(missing_ok=True)
+    for name in _exported(folder):
+        (folder / name).unlink(missing_ok=True)
     for file in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):  # that one last
         os.replace(file, folder / file.name)
+
+
+def _exported(folder: Path) -> list[str]:
+    """The names of an export's files in a folder, its description first; none where none is there."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        graphs = [f"{name}.onnx" for name in description["graphs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [DESCRIPTION, INSIDE, *graphs]
 
 
 def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None = None) -> Trained:
@@ -127,8 +142,9 @@ def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
         raise CheckpointError(f"{folder}: export format {version!r}; this version reads {FORMAT}")
-    graphs = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.onnx"))}
     try:
+        names = description["graphs"]
+        graphs = {name: (folder / f"{name}.onnx").read_bytes() for name in names}
         tokenizer = Tokenizer.from_dict(description["tokenizer"])
         features = options.from_dict(FeatureOptions, description["features"])
         sizes = options.from_dict(ModelOptions, description["model"])
@@ -137,7 +153,7 @@ def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None
         model = _open(graphs, sizes, tokenizer, features, threads)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    except (KeyError, TypeError, AttributeError, AsrError) as error:
+    except (KeyError, TypeError, AttributeError, OSError, AsrError) as error:
         if isinstance(error, ConfigError) and "onnxruntime" in str(error):
             raise
         reason = " ".join(str(error).split())[:200]

@@ -19,11 +19,12 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     text = ("utf-8", "backslashreplace", "")
     encoding, errors, newline = (None, None, None) if "b" in mode else text
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with path.open(mode, encoding=encoding, errors=errors, newline=newline) as stream:
+    given = Path(path)  # /dev/stdout in a pipeline is a link to what has no path
+    if given.exists() and not given.is_file() and not given.is_dir():
+        with given.open(mode, encoding=encoding, errors=errors, newline=newline) as stream:
             yield stream
         return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp"

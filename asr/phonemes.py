@@ -46,7 +46,7 @@ def load(path: str | Path) -> dict[str, tuple[int, ...]]:
     ids = {symbol: i for i, symbol in enumerate(SYMBOLS, 2)}
     found: dict[str, tuple[int, ...]] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        word, *symbols = line.split() or [COMMENT]
+        word, *symbols = line.partition(" #")[0].split() or [COMMENT]
         if word.startswith(COMMENT) or word.endswith(")"):
             continue
         try:

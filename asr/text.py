@@ -60,17 +60,20 @@ _ABBREVIATIONS = {
     "vs.": "versus",
 }
 _ABBREVIATION = re.compile(
-    r"(?<![a-z])(?<![a-z]')(?:(mrs|mr|dr|etc)(?![a-z]|'[a-z])\.?"
+    r"(?<![a-z0-9])(?<![a-z]')(?:(mrs|mr|dr|etc)(?![a-z]|'[a-z])\.?"
     r"|(?:jr|sr|capt|col|gen|lt|maj|sgt|rev|hon|esq|ltd|co|ft|vs)\.(?!\w)"
     r"|(st)\.(?=(\s+[a-z])?)|(no)\.(?=\s?[0-9]))"
 )
 
+_FEET = re.compile(r"(?<![0-9.,])(1)\s?ft\b\.?|(?<=[0-9])\s?ft\b\.?")
+
 _DIGIT = re.compile(r"[0-9]")
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?![0-9])"
 _MONEY = re.compile(
-    rf"([$£€])\s?({_WHOLE})(?:\.([0-9]+))?(\s?(?:hundred|thousand|million|billion|trillion)\b)?"
+    rf"([$£€])\s?(?=\.?[0-9])({_WHOLE})?(?:\.([0-9]+))?(\s?(?:hundred|thousand|million|billion|trillion)\b)?"
 )
-_MINUS = re.compile(r"(?<![^\s(])-(?=\.?[0-9])")
+_EUROS_AFTER = re.compile(rf"(?<![$£€])({_WHOLE}(?:\.[0-9]+)?)\s?€(?!\s?[0-9])")
+_MINUS = re.compile(r"(?<![^\s(])-(?=[$£€]?\.?[0-9])")
 _ORDINAL = re.compile(rf"({_WHOLE})(?:st|nd|rd|th)\b")
 _PLURAL = re.compile(rf"({_WHOLE})'?s\b")
 _DECIMAL = re.compile(rf"({_WHOLE})?(?<![.])\.([0-9]+)")
@@ -97,6 +100,7 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = _to_ascii(text)
     text = text.lower().replace("`", "'")
+    text = _FEET.sub(lambda match: "1 foot" if match[1] else " feet", text)
     text = _ABBREVIATION.sub(_expand_abbreviation, text)
     if _DIGIT.search(text):
         text = _spell_numbers(text)
@@ -132,8 +136,9 @@ def _expand_abbreviation(match: re.Match[str]) -> str:
 
 
 def _spell_numbers(text: str) -> str:
-    text = _MONEY.sub(_spell_money, text)
     text = _MINUS.sub(" minus ", text)
+    text = _EUROS_AFTER.sub(r"€\1", text)
+    text = _MONEY.sub(_spell_money, text)
     text = _ORDINAL.sub(_spell_ordinal, text)
     text = _PLURAL.sub(_spell_plural, text)
     text = _DECIMAL.sub(_spell_decimal, text)
@@ -142,11 +147,12 @@ def _spell_numbers(text: str) -> str:
 
 def _spell_money(match: re.Match[str]) -> str:
     sign, whole, decimals, magnitude = match.groups()
+    whole = whole or "0"
     (one, many), (minor_one, minor_many) = _UNITS[sign]
     if magnitude or (decimals and len(decimals) != 2):
         amount = _cardinal(whole) + (_point(decimals) if decimals else "")
         return f" {amount} {magnitude or ''} {many} "
-    major, minor = int(whole.replace(",", "")), int(decimals or 0)
+    major, minor = int(whole.replace(",", "")[:_MAX_DIGITS]), int(decimals or 0)
     parts = []
     if major or not minor:
         parts.append(f"{_cardinal(whole)} {one if major == 1 else many}")

@@ -1,3 +1,5 @@
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -317,7 +319,8 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
 ) -> None:
     model, folder = _with_search(tmp_path), tmp_path / "exported"
     assert _export(model, "--output", folder).exit_code == 0
-    (folder / "mine.txt").write_text("notes")
+    for name in ("mine.txt", "whisper.onnx"):
+        (folder / name).write_text("notes")
     before = sorted(path.name for path in folder.iterdir())
     monkeypatch.setattr("asr.export.MAX_DIFFERENCE", -1.0)
     checked = ("--check", SAMPLES / "river.opus")
@@ -328,6 +331,21 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     assert _export(model, "--output", folder, *checked).exit_code == 0
     assert load(folder).options == DecodingOptions()  # the search of the earlier one is gone
     assert (folder / "mine.txt").read_text() == "notes"
+    assert (folder / "whisper.onnx").read_text() == "notes"
+
+
+def test_an_export_stays_on_the_disk_of_its_folder(tmp_path: Path) -> None:
+    """A mount point, or a link to another disk: what is moved there must lie there before."""
+    other = Path("/dev/shm")
+    if not os.access(other, os.W_OK) or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=other) as real:
+        (tmp_path / "link").symlink_to(real)
+        model = _with_search(tmp_path)
+        for _ in range(2):
+            assert _export(model, "--output", tmp_path / "link").exit_code == 0
+        assert load(tmp_path / "link").options == load(model).options
+        assert not [path for path in Path(real).iterdir() if path.is_dir()]
 
 
 def test_export_command_writes_checks_and_names_the_folder(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import IO
@@ -41,6 +43,13 @@ def test_a_pipe_stays_and_is_written_to(tmp_path: Path) -> None:
     reader.join(10)
     assert heard == ["hello"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout on this system")
+def test_a_link_to_an_unnamed_pipe_is_written_to() -> None:
+    code = "from asr.files import atomic_write\nwith atomic_write('/dev/stdout') as f: f.write('hello')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "hello"
 
 
 def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,17 @@ def test_decoders_learn_side_by_side_and_leave_the_encoder_as_it_is(tmp_path: Pa
     lines = table(tmp_path, changes, OF_DECODERS)
     assert lines[0] == "| change | options | CER | WER |"
     assert [line.split()[1] for line in lines[2:]] == ["base", "dot"]
+
+
+def test_a_change_that_is_not_in_the_list_is_an_error_that_names_it() -> None:
+    command = ["bash", "-c", 'source recipes/ladder/changes.sh; changes "$@"', "bash", str(CHANGES)]
+    run = partial(subprocess.run, capture_output=True, text=True, check=False)
+    found = run([*command, "base", "seed-2"])
+    assert [line.partition(":")[0] for line in found.stdout.splitlines()] == ["base", "seed-2"]
+    assert len(run(command).stdout.splitlines()) == len(read_changes(CHANGES))
+    found = run([*command, "base", "seed"])
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "seed is not in" in found.stderr
 
 
 @pytest.mark.parametrize(("name", "line"), read_changes(DECODERS).items())

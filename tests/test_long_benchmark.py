@@ -50,6 +50,12 @@ def test_the_last_line_is_json_that_says_what_was_measured(
     assert [r["seconds"] for r in values["results"]] == pytest.approx([0.6, 1.6])
     assert all(r["cpu_seconds"] > 0 for r in values["results"])
     assert values["wer_one_by_one"] >= 0
+    longer = ["--minutes", "0.1"]  # than the manifest, whose utterances come again
+    heard = []
+    monkeypatch.setattr(long, "errors", lambda said, *_: heard.extend(said) or {})
+    assert long.main([str(path), "--model", str(tmp_path / "tiny.pt"), *longer]) == 0
+    assert len(heard) > 2
+    assert [u.id for u in heard[:3]] == [heard[0].id, heard[1].id, heard[0].id]
 
 
 def test_a_manifest_that_is_not_there_is_one_clear_error(

@@ -91,6 +91,21 @@ def test_a_written_arpa_file_scores_as_by_hand(arpa: Path) -> None:
     assert model.counts == (5, 3, 1)
 
 
+def test_an_unknown_word_in_capitals_is_the_unknown_word(arpa: Path) -> None:
+    expected = _log_prob(NgramModel.load(arpa), "the dog")
+    arpa.write_text(ARPA.replace("<unk>", "<UNK>"))
+    assert _log_prob(NgramModel.load(arpa), "the dog") == expected
+    assert "<UNK>" not in NgramModel.load(arpa).unigrams()
+
+
+def test_single_words_alone_are_not_pruned() -> None:
+    sentences = _sentences()
+    assert (
+        build(sentences, NgramOptions(1, max_ngrams=10)).words
+        == build(sentences, NgramOptions(1)).words
+    )
+
+
 def test_an_unknown_word_is_unk_and_is_forgotten(arpa: Path) -> None:
     model = NgramModel.load(arpa)
     log_prob, state = model.score(_after(model, "the"), "dog")

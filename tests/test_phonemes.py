@@ -48,7 +48,7 @@ def test_a_missing_dictionary_is_named_with_its_remedy(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_dictionary_is_read_as_cmudict_writes_it(tmp_path: Path, packed: bool) -> None:
-    text = b";;; a comment\nREAD  R EH1 D\nread(2)  R IY1 D\n\nio IY OW\nio AY OW\n"
+    text = b";;; a comment\nREAD  R EH1 D\nread(2)  R IY1 D\n\nio IY OW # place, greek\nio AY OW\n"
     path = tmp_path / "words"
     path.write_bytes(gzip.compress(text) if packed else text)
     names = {

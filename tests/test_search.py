@@ -619,6 +619,10 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         decode(model, memory, TOKENIZER, Search(hotwords=hot))
     with pytest.raises(ConfigError, match="no space"):
         decode(ToyModel(other), memory, other, Search(ngram=ToyWords()))
+    words = ToyWords()
+    words.unigrams = lambda: {"AB": -1.0, "BA": -1.0}  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"ngram: no word of it is in this model's alphabet"):
+        decode(model, memory, TOKENIZER, Search(ngram=words))
     headless = tiny_model(ctc=False)
     with pytest.raises(ConfigError, match=r"ctc_weight is 0\.3; this model has no CTC head"):
         decode(headless, memory, Tokenizer("abcdef"), DecodingOptions(ctc_weight=0.3))

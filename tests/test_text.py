@@ -26,6 +26,9 @@ CASES = {
     "the 1950s and 1990's, 20s": "the nineteen fifties and nineteen nineties twenties",
     "3.14 or .5 or 1855.5": "three point one four or point five or"
     " one thousand eight hundred and fifty five point five",
+    "He came on the 1st. It was the 21st.": "he came on the first it was the twenty first",
+    "6ft. tall, 12 ft or 1 ft. Ft. Worth": "six feet tall twelve feet or one foot fort worth",
+    "-$5, $.50, 5€, $5-10": "minus five dollars fifty cents five euros five dollars ten",
     "$5.20, £1, $0.99": "five dollars and twenty cents one pound ninety nine cents",
     "$5 million and £2.5 billion": "five million dollars and two point five billion pounds",
     "50% or 1855 %": "fifty percent or one thousand eight hundred and fifty five percent",
@@ -45,7 +48,9 @@ def test_each_rule(text: str, expected: str) -> None:
 
 
 def test_long_digit_strings_are_read_digit_by_digit() -> None:
-    assert normalise("9" * 400) == " ".join(["nine"] * 400)
+    for sign, count in (("", 400), ("$", 5000)):
+        words = normalise(sign + "9" * count).split()
+        assert words == ["nine"] * count + (["dollars"] if sign else [])
 
 
 _NUMBERS = st.text(alphabet="0123456789$£€%&,.'-:/ ½strdnhmo", max_size=30)

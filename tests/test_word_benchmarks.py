@@ -1,6 +1,7 @@
 """The benchmarks of word times, confidence and failures: they run, and their figures mean what they say."""
 
 import json
+import random
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -56,6 +57,12 @@ def test_figures_of_a_confidence_that_is_known() -> None:
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize("seconds", [26, 60, 7])
+def test_many_utterances_end_where_none_fits_any_more(seconds: int) -> None:
+    chosen = failures.many([torch.zeros(seconds * failures.RATE)] * 3, random.Random(1))
+    assert len(chosen) == {26: 1, 60: 0, 7: 5}[seconds]
 
 
 def test_failures_are_counted_before_and_after(

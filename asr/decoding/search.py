@@ -130,6 +130,7 @@ class Search:
 
     def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:
         if tokenizer.alphabet not in self._look_aheads:
+            _can_be_spelled(ngram, tokenizer)
             if self.word_lm is not None and self.options.word_lm_share:
                 model, words = self.word_lm.model, self.word_lm.tokenizer
                 ngram = WordMixture(ngram, model, words, self.options.word_lm_share)
@@ -178,6 +179,14 @@ class Search:
 def _same_alphabet(what: str, found: str, wanted: str) -> None:
     if found != wanted:
         raise ConfigError(f"{what}: of the alphabet {found!r}; this model's is {wanted!r}")
+
+
+def _can_be_spelled(ngram: WordModel, tokenizer: Tokenizer) -> None:
+    """Refuse n-grams in capitals, for instance, which would make every word an unknown one."""
+    if not any(set(word) <= set(tokenizer.alphabet) for word in ngram.unigrams()):
+        raise ConfigError(
+            f"ngram: no word of it is in this model's alphabet, {tokenizer.alphabet!r}"
+        )
 
 
 def _space(tokenizer: Tokenizer, what: str) -> int:

@@ -55,7 +55,7 @@ def build(sentences: Sequence[str], options: NgramOptions, words: Sequence[str] 
         raise ConfigError("an n-gram model needs at least one sentence")
     vocabulary, tokens = _tokens(sentences, options.vocabulary, words)
     tables = _smooth(_count(tokens, len(vocabulary), options.order), len(vocabulary))
-    if options.max_ngrams:
+    if options.max_ngrams and len(tables) > 1:  # single words are not pruned
         kept = _pruned(tables, options.max_ngrams)
         tables = _renormalised(tables, kept)
     else:

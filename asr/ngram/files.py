@@ -229,7 +229,7 @@ class _Arpa:
             )
         ids, log_probs, backoffs = array("q"), array("d"), array("d")
         for _ in range(count):
-            fields = self._line().split()
+            fields = self._line().replace("<UNK>", "<unk>").split()
             if not length + 1 <= len(fields) <= length + 2:
                 raise self._wrong(f"not a log-probability, {length} words and a backoff")
             try:

@@ -224,7 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model = recognizer.load(options.model, search="greedy" if options.greedy else None)
         same = Path(options.fit).resolve() == Path(options.test).resolve()
-        words = recognised(model, manifest.read(options.fit))
+        utterances = manifest.read(options.fit)
+        if same and len({u.speaker for u in utterances}) < 2:
+            raise ConfigError(f"{options.fit}: of one speaker, or none is named: test on another")
+        words = recognised(model, utterances)
         noise = invented(model, FITTED_SOUNDS, options.sounds, options.seed)
         calibration = fitted(words, noise)
         if options.heard:

@@ -82,14 +82,15 @@ def make_cases(
 
 
 def many(waveforms: Sequence[Tensor], rng: random.Random) -> list[int]:
-    """Utterances of 30 s or more together, at most LONGEST."""
+    """Utterances of 30 s or more together, at most LONGEST; fewer seconds where none fits any more."""
     chosen: list[int] = []
     total = 0.0
-    while total < 30:
+    seconds = [len(waveform) / RATE for waveform in waveforms]
+    while total < 30 and total + min(seconds) <= LONGEST:
         number = rng.randrange(len(waveforms))
-        if total + len(waveforms[number]) / RATE <= LONGEST:
+        if total + seconds[number] <= LONGEST:
             chosen.append(number)
-            total += len(waveforms[number]) / RATE
+            total += seconds[number]
     return chosen
 
 

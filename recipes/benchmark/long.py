@@ -247,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 texts = build(utterances, path, 60 * minutes)
                 results.append(in_new_process(path, settings))
                 if number == 0:
-                    rates = errors(utterances[: len(texts)], results[-1].text, settings)
+                    said = [utterances[n % len(utterances)] for n in range(len(texts))]
+                    rates = errors(said, results[-1].text, settings)
         invented = inventions(settings)
     except AsrError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
 source recipes/ladder/changes.sh
 
+lines=$(changes recipes/ladder/encoders.txt "$@")
 while IFS= read -r line <&3; do
     name=${line%%:*} options=${line#"${line%%:*}"}
     run="runs/encoders/$name"
@@ -18,5 +19,5 @@ while IFS= read -r line <&3; do
     printf '[decoding]\nbeam_size = 4\nctc_weight = 1.0\n' >"$run/model.toml"
     [ -f "$run/ctc.tsv" ] ||
         asr evaluate "$run/model.pt" data/manifests/dev-clean.jsonl --limit 150 --output "$run/ctc.tsv"
-done 3< <(changes recipes/ladder/encoders.txt "$@")
+done 3<<<"$lines"
 python -m recipes.ladder.rows runs/encoders --of encoders

@@ -42,10 +42,11 @@ score() { # name: the bundled search goes beside the model, whose default it so 
     [ -f "$run/search.tsv" ] || asr evaluate "$run/model.pt" "$dev" --limit 150 --output "$run/search.tsv"
 }
 
+lines=$(changes recipes/ladder/changes.txt "$@")
 while IFS= read -r line <&3; do
     name=${line%%:*} options=${line#"${line%%:*}"}
     # shellcheck disable=SC2086
     [ -f "runs/ladder/$name/model.pt" ] || train "$name" ${options#:}
     score "$name"
-done 3< <(changes recipes/ladder/changes.txt "$@")
+done 3<<<"$lines"
 python -m recipes.ladder.rows runs/ladder

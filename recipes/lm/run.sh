@@ -18,7 +18,8 @@ manifests=data/manifests
 train=("$text"/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)
 held_out=(dev-clean test-clean test-other speechocean762 commonvoice-dev kathleen-dev ljspeech-dev vctk-dev)
 dictionary=$(python -c 'from asr import phonemes; print(phonemes.cmudict())')
-mapfile -t skip < <(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes/lm/chars.toml)
+lines=$(sed -n 's/^ *"\(.*:[0-9]*-[0-9]*\)",.*/--skip\n\1/p' recipes/lm/chars.toml)
+mapfile -t skip <<<"$lines"
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
     --max-ngrams 1600000 --words "$dictionary" --output runs/lm/words.ngram

@@ -12,7 +12,8 @@ shopt -s nullglob
 held_out=(data/manifests/*dev*.jsonl data/manifests/*test*.jsonl data/manifests/speechocean762*.jsonl)
 
 # What dev and test sets are read from, by lines: the language models' list.
-mapfile -t skip < <(python -c "import tomllib; print(*tomllib.load(open('recipes/lm/chars.toml', 'rb'))['text']['skip'], sep='\n')")
+lines=$(python -c "import tomllib; print(*tomllib.load(open('recipes/lm/chars.toml', 'rb'))['text']['skip'], sep='\n')")
+mapfile -t skip <<<"$lines"
 
 exec python -m recipes.synthetic.make_speech --lines "$text/librispeech-train-clean-100.txt.gz" \
     --books "$text/gutenberg-23-books.txt.gz" --exclude "${held_out[@]}" --skip "${skip[@]}" "$@"
