@@ -133,7 +133,7 @@ def attention_plot(
     rows, labels = _labels(attention.tokens)
     attention_inches = min(9.0, max(2.0, _inches_per_label(attention.tokens) * len(labels)))
     width = min(24.0, max(7.0, 0.75 * seconds + 2))
-    places = _word_rows(words, (width - 1.5) / seconds)
+    places = _word_rows(words, (width - 1.5) / max(seconds, 0.01))
     words_inches = WORD_ROW_INCHES * (1 + max(places, default=-1)) + 0.02
     heights = [FEATURES_INCHES, words_inches, attention_inches]
     layout = ConstrainedLayoutEngine(h_pad=0.02, hspace=0.0)

@@ -81,9 +81,10 @@ def test_a_word_and_a_title_of_any_length_leave_room_for_the_picture(tmp_path: P
     assert (tmp_path / "x.png").exists()
 
 
-def test_a_waveform_too_short_to_draw_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="100 samples: too short"):
-        attention_plot(torch.zeros(100), _diagonal("ab", 12), tmp_path / "a.png")
+@pytest.mark.parametrize("samples", [0, 100])
+def test_a_waveform_too_short_to_draw_is_refused(tmp_path: Path, samples: int) -> None:
+    with pytest.raises(AudioError, match=f"{samples} samples: too short"):
+        attention_plot(torch.zeros(samples), _diagonal("ab", 12), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
