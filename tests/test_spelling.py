@@ -15,10 +15,10 @@ from asr.errors import ConfigError, CorpusError, TrainingError
 from asr.model.sounds import WIDTH, sounds
 from asr.phonemes import BLANK, SIZE
 from asr.training import state
+from asr.training.hearing import Heard
 from asr.training.run import new_model
 from asr.training.spelling import (
     EDGE,
-    Heard,
     Pieces,
     SpellingOptions,
     SpellingSet,
@@ -158,11 +158,14 @@ def test_a_speller_learns_from_speech_and_text_beside_a_model_that_stays(
     assert found[-1] < found[0]
     again = run(tmp_path / "third", recipe, initial=first)
     assert [row["attention"] for row in rows(again)] == found
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("heard-*-1-of-1.npz")}
+    assert len(kept) == 2  # a pass each; the second training heard nothing anew
     other = "its speech or texts are not what it began with"
     assert other not in capsys.readouterr().err
     (tmp_path / "text.txt").write_text("a bad cab\n", encoding="utf-8")
     run(tmp_path / "third", recipe, initial=first)
     assert other in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("heard-*.npz")} == kept
 
 
 def test_a_new_spellers_decoder_begins_as_the_decoder(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from asr.model import ModelOptions, Seq2Seq
 from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
+from asr.training.hearing import Hearing
 from asr.training.monitor import Monitor
 from asr.training.optimizer import Optimizer
 from asr.training.optimizer import build as build_optimizer
@@ -193,14 +194,13 @@ def hear_all(
 ) -> None:
     """Put in the place of the features what the phoneme layers hear, and text."""
     with run.monitor.bar("phonemes") as on_progress:
+        cache = Path(data.cache)
+        hearing = Hearing(run.trained, augmentation, training.seed, run.bf16, cache, run.place)
         run.data = found = spelling_set(
             run.data,
-            run.trained,
+            hearing,
             options,
-            augmentation,
             held_out=(*data.dev, *data.exclude),
-            seed=training.seed,
-            bf16=run.bf16,
             on_progress=on_progress,
         )
     words = sum(len(words) for _, words in found.texts)

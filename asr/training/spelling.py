@@ -9,25 +9,22 @@ of phonemes.
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from asr import leaks, phonemes, sentences
 from asr.alignment import forced_alignment
-from asr.augment import AugmentOptions, spec_augment, warp_frequencies
-from asr.batching import Batch, Example, TrainingSet, epoch_batches, padded, tokens_of
-from asr.checkpoint import Trained
+from asr.batching import Batch, Example, TrainingSet, padded, tokens_of
 from asr.errors import ConfigError, TrainingError
 from asr.model.sounds import sounds
 from asr.options import check_range
 from asr.tokenizer import Tokenizer
+from asr.training.hearing import Heard, Hearing, heard
 
-Heard = NDArray[np.float16]  # (F, P) log probabilities of phonemes
 Spoken = tuple[int, ...]  # a word's phonemes
 Text = tuple[tuple[int, ...], tuple[Spoken, ...]]  # a sentence's tokens, and its words' phonemes
 Place = tuple[int, int, int]  # a phoneme between its neighbours in the word
@@ -35,8 +32,6 @@ Place = tuple[int, int, int]  # a phoneme between its neighbours in the word
 EDGE = 0  # of a word, as a neighbour
 ANY = -1  # whatever neighbour
 FEWEST = 3  # pieces among which one is drawn; with fewer, neighbours count for less
-SECONDS = 400.0  # of speech that is heard together
-LOWEST = -10.0  # log probabilities below it are kept as it
 SOUNDS_A_PHONEME = 1.1  # about; what is made of a text is as long as it is drawn
 
 
@@ -207,34 +202,34 @@ def read_texts(
 
 def spelling_set(
     data: TrainingSet,
-    trained: Trained,
+    hearing: Hearing,
     options: SpellingOptions,
-    augmentation: AugmentOptions,
     *,
     held_out: Sequence[str],
-    seed: int,
-    bf16: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SpellingSet:
-    """Hear all speech of `data` with the phoneme layers of `trained`, and read the texts.
+    """Hear all speech of `data`, and read the texts.
 
     Raises what `read_texts` does, and TrainingError where no recording is as long as its text.
     """
-    texts, left_out = read_texts(options, held_out, trained.tokenizer)
+    tokenizer = hearing.trained.tokenizer
+    texts, left_out = read_texts(options, held_out, tokenizer)
     known, unknown = phonemes.dictionary(), (phonemes.UNKNOWN,)
-    pieces, heard = Pieces(), defaultdict[int, list[Heard]](list)
+    pieces, found = Pieces(), defaultdict[int, list[Heard]](list)
     for number in range(options.passes):
-        passed = hear(data, trained, augmentation, seed=seed, number=number, bf16=bf16)
-        for done, (index, values) in enumerate(passed, 1):
-            text = trained.tokenizer.decode(data.examples[index].tokens)
+
+        def progress(done: int, before: int = number * len(data)) -> None:
+            on_progress(before + done, options.passes * len(data))
+
+        for index, values in heard(data, hearing, number, progress):
+            text = tokenizer.decode(data.examples[index].tokens)
             if pieces.add(values, [known.get(word, unknown) for word in text.split()]):
-                heard[index].append(values)
-            on_progress(number * len(data) + done, options.passes * len(data))
-    if not heard:
+                found[index].append(values)
+    if not found:
         raise TrainingError("speller_alone: no recording is long enough for its text")
-    speech = [(data.examples[index], tuple(values)) for index, values in sorted(heard.items())]
-    frames = sum(data.examples[index].frames[0] for index in heard)
-    count = sum(len(sounds(torch.from_numpy(values[0]))) for values in heard.values())
+    speech = [(data.examples[index], tuple(values)) for index, values in sorted(found.items())]
+    frames = sum(data.examples[index].frames[0] for index in found)
+    count = sum(len(sounds(torch.from_numpy(values[0]))) for values in found.values())
     hop_seconds = frames * data.hop_seconds / count
     return SpellingSet(
         speech,
@@ -245,40 +240,3 @@ def spelling_set(
         skipped=left_out,
         of=data.digest,
     )
-
-
-@torch.inference_mode()
-def hear(
-    data: TrainingSet,
-    trained: Trained,
-    augmentation: AugmentOptions,
-    *,
-    seed: int,
-    number: int,
-    bf16: bool,
-) -> Iterator[tuple[int, Heard]]:
-    """Each example's index with what the phoneme layers hear of it, augmented, their dropout on; `number` the pass."""
-    model = trained.model
-    device = next(model.parameters()).device
-    torch.manual_seed(seed * 1009 + number)  # of dropout
-    generator = torch.Generator().manual_seed(seed * 1009 + number)
-    model.eval()
-    model.phoneme_layers.train()
-    batches = epoch_batches(
-        [example.frames for example in data.examples],
-        batch_frames=round(SECONDS / data.hop_seconds),
-        seed=seed,
-        epoch=number,
-    )
-    for picks in batches:
-        batch = data.batch(picks)
-        features = warp_frequencies(
-            batch.features, augmentation.freq_warp, trained.features, generator
-        )
-        features = spec_augment(features, batch.feature_lengths, augmentation, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            log_probs, lengths = model.hear(features.to(device), batch.feature_lengths.to(device))
-        values = log_probs.float().clamp(min=LOWEST).half().cpu().numpy()
-        for (index, _), row, length in zip(picks, values, lengths.tolist(), strict=True):
-            yield index, row[:length].copy()
-    model.eval()
