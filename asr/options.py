@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 from asr.errors import ConfigError
 
 T = TypeVar("T")
+
+_USUAL_TABLE = re.compile(r"^[a-z_.]+\.(?=[a-z_]+[ :,])")
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
@@ -25,7 +28,11 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
         if key not in fields:
             raise ConfigError(f"unknown option {name}; allowed are {', '.join(sorted(fields))}")
         arguments[key] = _convert(hints[key], value, name)
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except ConfigError as error:
+        # It names the table in which such options usually are; a speller's are in another.
+        raise ConfigError(_USUAL_TABLE.sub(f"{where}.", str(error)) if where else error) from error
 
 
 def check_range(

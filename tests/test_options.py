@@ -139,3 +139,14 @@ def test_no_option_is_declared_and_never_read() -> None:
 def test_every_option_has_a_default() -> None:
     for kind in option_classes():
         assert kind() == kind()
+
+
+def test_an_option_out_of_range_is_named_where_it_stands() -> None:
+    """A speller's tables hold the same options as the model's own."""
+    for table in ("encoder", "decoder", "decoder.attention"):
+        values: dict[str, Any] = {"width": 0}
+        for name in reversed(table.split(".")):
+            values = {name: values}
+        for at, tables in (("model", values), ("model.speller", {"speller": values})):
+            with pytest.raises(ConfigError, match=rf"^{at}\.{table}\.width 0: must be at least 1$"):
+                options.from_dict(Config, {"model": tables})

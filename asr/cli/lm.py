@@ -75,7 +75,9 @@ def perplexity(
     word_lm: Path | None = typer.Option(
         None, help="Word LSTM (.pt) to mix n-grams with, word by word, as the search does."
     ),
-    share: float = typer.Option(0.5, help="The word LSTM's part of the mixture, 0 to 1."),
+    share: float | None = typer.Option(
+        None, help="The word LSTM's part of the mixture, 0 to 1; default: 0.5."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Measure how well a language model predicts sentences; lower is better."""
@@ -83,12 +85,14 @@ def perplexity(
     from asr.language.perplexity import of_lstm, of_words
     from asr.lm_checkpoint import load_lm
 
+    if share is not None and word_lm is None:
+        raise ConfigError("--share: of what --word-lm names, and it names nothing")
     found = [sentence.text for sentence in sentences.read(texts)]
     if model.suffix == ".pt" and word_lm is None:
         trained = load_lm(model)
         result = of_lstm(trained.model, trained.tokenizer, found)
     else:
-        result = of_words(_words(model, word_lm, share), found)
+        result = of_words(_words(model, word_lm, 0.5 if share is None else share), found)
     figures = asdict(result) | {name: getattr(result, name) for name in FIGURES}
     if as_json:
         typer.echo(json.dumps(figures))
