@@ -143,8 +143,8 @@ def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None
     if version != FORMAT:
         raise CheckpointError(f"{folder}: export format {version!r}; this version reads {FORMAT}")
     try:
-        names = description["graphs"]
-        graphs = {name: (folder / f"{name}.onnx").read_bytes() for name in names}
+        files = {name: folder / f"{name}.onnx" for name in description["graphs"]}
+        graphs = {name: file.read_bytes() for name, file in files.items() if file.exists()}
         tokenizer = Tokenizer.from_dict(description["tokenizer"])
         features = options.from_dict(FeatureOptions, description["features"])
         sizes = options.from_dict(ModelOptions, description["model"])
