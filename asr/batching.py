@@ -39,7 +39,9 @@ class DataOptions:
     dev: tuple[str, ...] = ()  # manifests for validation
     only: tuple[str, ...] = ()  # files of utterance ids, one a line: others are not trained on
     exclude: tuple[str, ...] = ()  # manifests and texts: refused is what holds a sentence of theirs
-    cache: str = "data/cache"  # folder of the feature files; may be deleted at any time
+    cache: str = (
+        "data/cache"  # folder of features and of what was heard; may be deleted at any time
+    )
     batch_seconds: float = 120.0  # of audio in a batch, padding included, over all processes
     max_seconds: float = 20.0  # longer utterances are left out, and said so
     workers: int = 0  # processes that compute features; 0 is one a CPU

@@ -10,6 +10,7 @@ import copy
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ def publish(
             _replace(folder, Path(scratch))
     except BaseException:
         if is_new:
-            folder.rmdir()
+            shutil.rmtree(folder)
         raise
     return found
 

@@ -31,8 +31,10 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
     try:
         return kind(**arguments)
     except ConfigError as error:
+        if not where:
+            raise
         # It names the table in which such options usually are; a speller's are in another.
-        raise ConfigError(_USUAL_TABLE.sub(f"{where}.", str(error)) if where else error) from error
+        raise ConfigError(_USUAL_TABLE.sub(f"{where}.", str(error))) from error
 
 
 def check_range(

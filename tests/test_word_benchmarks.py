@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -110,6 +111,14 @@ def test_a_calibration_is_written_that_can_be_read(
     assert again.right != theirs.right
     assert confidence.main([*arguments, "--heard", str(tmp_path / "none.json")]) == 2
     assert "none.json: cannot read calibration" in capsys.readouterr().err
+    path = tmp_path / "speakers.jsonl"
+    for speaker, reason in (
+        ("one", "speakers.jsonl: of one speaker"),
+        (None, "2 words, none or all of them right"),  # each utterance stands for a speaker then
+    ):
+        manifest.write(path, [replace(u, speaker=speaker) for u in manifest.read(utterances)])
+        assert confidence.main([model, str(path), str(path), "--greedy", "--sounds", "1"]) == 2
+        assert reason in capsys.readouterr().err
 
 
 def test_figures_of_word_times_are_in_milliseconds() -> None:

@@ -37,9 +37,8 @@ class _Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except OSError as error:
-            name = (
-                error.filename2 or error.filename or "input or output"
-            )  # of two, the one renamed to
+            # Of two names the second is what a temporary file was to become.
+            name = error.filename2 or error.filename or "input or output"
             complain(f"{name}: {error.strerror or error}")
         except KeyboardInterrupt:
             note("interrupted")

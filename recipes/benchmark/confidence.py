@@ -225,8 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = recognizer.load(options.model, search="greedy" if options.greedy else None)
         same = Path(options.fit).resolve() == Path(options.test).resolve()
         utterances = manifest.read(options.fit)
-        if same and len({u.speaker for u in utterances}) < 2:
-            raise ConfigError(f"{options.fit}: of one speaker, or none is named: test on another")
+        if same and len({u.speaker or u.id for u in utterances}) < 2:
+            raise ConfigError(f"{options.fit}: of one speaker: name another manifest to report on")
         words = recognised(model, utterances)
         noise = invented(model, FITTED_SOUNDS, options.sounds, options.seed)
         calibration = fitted(words, noise)
@@ -235,10 +235,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tested = words if same else recognised(model, manifest.read(options.test))
         if tested.right.all() or not tested.right.any():
             raise ConfigError(f"{options.test}: all words are right, or none: nothing to report")
+        chance, spoken = cross_validated(words, noise) if same else judged(tested, calibration)
     except AsrError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    chance, spoken = cross_validated(words, noise) if same else judged(tested, calibration)
     if options.heard:
         spoken = judged(tested, calibration)[1]
     raw = np.array(confidences(tested.rows, None))
