@@ -123,7 +123,11 @@ def test_lines_can_be_left_out(tmp_path: Path) -> None:
         ("a.txt", b"\xff\xfe\x00", "not UTF-8 text"),
         ("a.txt", b"\n\n ...\n", "no words in it"),
         ("a.txt.gz", b"plain", "damaged, or not a gzip file"),
-        ("a.txt.gz", gzip.compress(b"hello there" * 99, mtime=0)[:30], "damaged, or not a gzip file"),
+        (
+            "a.txt.gz",
+            gzip.compress(b"hello there" * 99, mtime=0)[:30],
+            "damaged, or not a gzip file",
+        ),
     ],
 )
 def test_a_text_that_cannot_be_used_is_named(
