@@ -58,8 +58,9 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
     training writes to `output`.
     """
     output, spelling = Path(output), spelling or SpellingOptions()
-    if spelling.texts and not training.speller_alone:
-        raise TrainingError("spelling.texts: only training.speller_alone reads them")
+    for name in ("texts", "language_model"):
+        if getattr(spelling, name) and not training.speller_alone:
+            raise TrainingError(f"spelling.{name}: only training.speller_alone reads it")
     place = distributed.start(device)
     with ExitStack() as stack:
         stack.callback(distributed.stop)
@@ -78,7 +79,8 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
                 training=training,
                 augmentation=augmentation,
             )
-        restore(run, training, data, resume=resume, initial=initial)
+        lm = spelling.language_model
+        restore(run, training, data, resume=resume, initial=initial, language_model=lm)
         if training.speller_alone:
             with terminable():
                 hear_all(run, training, data, augmentation, spelling)
