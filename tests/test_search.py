@@ -271,7 +271,6 @@ def test_what_only_the_ranking_weighs_is_named_as_in_use() -> None:
         ({"candidates": 0}, r"ranking\.candidates is 0; it must be 1 or more"),
         ({"ctc_weight": 1.5}, r"ranking\.ctc_weight is 1\.5; it must be from 0 to 1"),
         ({"ngram_weight": -1.0}, r"ranking\.ngram_weight is -1\.0; it must be 0 or more"),
-        ({"speller_weight": -1.0}, r"ranking\.speller_weight is -1\.0; it must be 0 or more"),
     ],
 )
 def test_a_wrong_ranking_is_refused(given: dict[str, float], reason: str) -> None:
@@ -670,41 +669,3 @@ def test_a_beginning_that_likely_words_share_is_charged_less() -> None:
     unknown = math.exp(ToyWords.unknown)
     assert a == pytest.approx(math.log((p["a"] + p["aba"] + unknown) / (sum(p.values()) + unknown)))
     assert look_ahead("a")[1][TOKENIZER.encode("b")[0]] == pytest.approx(look_ahead("ab")[0] - a)
-
-
-def test_a_ranking_may_ask_the_speller() -> None:
-    """It adds what the speller, forced along each text, says of it: alone, in batches, and after any beam."""
-    model = tiny_model(seed=4, phonemes=True, speller=0.3)
-    assert model.speller is not None
-    tokenizer = Tokenizer("abcdef")
-    features, lengths = padded(random_features(40, 25, 33))
-    memory = model.encode(features, lengths)
-    plain = Search(DecodingOptions(beam_size=6, nbest=6, ctc_weight=0.3, speller=False, **SHORT))
-    asked = replace(plain, ranking=Ranking(candidates=6, speller_weight=2.0))
-    before, after = (decode(model, memory, tokenizer, search) for search in (plain, asked))
-    spelled, moved = model.with_speller(memory).spelled, 0
-    assert spelled is not None
-    for i, (free, found) in enumerate(zip(before, after, strict=True)):
-        scores = {h.tokens: h.score for h in free}
-        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
-        for h in found:
-            inputs = torch.tensor([[Tokenizer.sos, *h.tokens]])
-            own = spelled.select(torch.tensor([i]))
-            with torch.inference_mode():
-                said, _ = model.speller.decoder.teacher_forced(inputs, own)
-            part = sum(float(said[0, j, t]) for j, t in enumerate((*h.tokens, Tokenizer.eos)))
-            assert h.parts["speller"] == pytest.approx(part, abs=1e-3)
-            if h.tokens in scores:
-                assert h.score == pytest.approx(scores[h.tokens] + 2 * part, abs=1e-3)
-        moved += found[0].tokens != free[0].tokens
-    assert moved
-    narrow = replace(asked, options=replace(asked.options, beam_size=6, nbest=1))
-    assert [best.tokens for (best,) in decode(model, memory, tokenizer, narrow)] == [
-        found[0].tokens for found in after
-    ]
-
-
-def test_a_ranking_that_asks_a_speller_needs_one() -> None:
-    search = Search(DecodingOptions(beam_size=2), ranking=Ranking(speller_weight=0.5))
-    with pytest.raises(ConfigError, match=r"ranking\.speller_weight is 0\.5; .* no speller"):
-        search.scorers(tiny_model(phonemes=True), TOKENIZER)

@@ -14,7 +14,6 @@ from asr.decoding.hypothesis import COVERED, History, Hypothesis, empty_hypothes
 from asr.decoding.options import DecodingOptions
 from asr.decoding.scorers import AttentionScorer, AttentionState, Scorer, ScorerState
 from asr.decoding.search import Search
-from asr.decoding.speller import with_speller
 from asr.model import Memory, Seq2Seq
 from asr.tokenizer import Tokenizer
 
@@ -74,10 +73,7 @@ def beam(
     traced = history.trace(ends, lengths, search.order, order)
     for end, hypothesis in zip(ends, traced, strict=True):
         found[end.utterance][hypothesis.tokens] = hypothesis  # greedy's may be there twice
-    each = [list(distinct.values()) for distinct in found]
-    if search.speller_weight:
-        each = with_speller(model, memory, each, search.speller_weight, search.order)
-    ranked = [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in each]
+    ranked = [sorted(distinct.values(), key=lambda h: -h.score) for distinct in found]
     return [best[: options.nbest] or [empty_hypothesis()] for best in ranked]
 
 

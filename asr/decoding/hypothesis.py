@@ -36,16 +36,11 @@ class Hypothesis:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-def length_normal(length: int, penalty: float) -> float:
-    """What the S(y) of a text of so many tokens is divided by."""
-    return float(((5 + length) / 6) ** penalty)
-
-
 def rank_score(total: float, attention: Tensor, options: DecodingOptions) -> float:
     """Return the score of a finished hypothesis from S(y), as DecodingOptions defines it, and attention (L, U)."""
     length = attention.shape[0]
     covered = int((attention.sum(0) > COVERED).sum())
-    normal = length_normal(length, options.length_penalty)
+    normal = ((5 + length) / 6) ** options.length_penalty
     return total / normal + options.length_bonus * length + options.coverage_bonus * covered
 
 

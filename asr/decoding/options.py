@@ -114,15 +114,10 @@ class Ranking:
     word_bonus: float | None = None
     length_bonus: float | None = None
     coverage_bonus: float | None = None
-    speller_weight: float = 0.0  # of log P_speller(y, eos), which only a ranking adds to S(y)
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
             raise ConfigError(f"ranking.candidates is {self.candidates}; it must be 1 or more")
-        if not (math.isfinite(self.speller_weight) and self.speller_weight >= 0):
-            raise ConfigError(
-                f"ranking.speller_weight is {self.speller_weight}; it must be 0 or more"
-            )
         try:
             self.of(DecodingOptions())
         except ConfigError as error:
@@ -131,5 +126,5 @@ class Ranking:
     def of(self, searched: DecodingOptions) -> DecodingOptions:
         """The options whose score orders what a search with the options `searched` has found."""
         given = {name: weight for name, weight in vars(self).items() if weight is not None}
-        del given["candidates"], given["speller_weight"]
+        del given["candidates"]
         return replace(searched, **given)

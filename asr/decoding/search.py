@@ -80,11 +80,6 @@ class Search:
         return self.options if self.ranking is None else self.ranking.of(self.options)
 
     @property
-    def speller_weight(self) -> float:
-        """What a model's speller counts in the order of finished hypotheses."""
-        return 0.0 if self.ranking is None else self.ranking.speller_weight
-
-    @property
     def kept(self) -> int:
         """How many finished hypotheses of an utterance are put in order."""
         candidates = self.ranking.candidates if self.ranking is not None else 1
@@ -149,10 +144,6 @@ class Search:
 
         Raises ConfigError naming what does not fit the model or its alphabet.
         """
-        if self.speller_weight and model.speller is None:
-            raise ConfigError(
-                f"ranking.speller_weight is {self.speller_weight}; this model has no speller, so it must be 0"
-            )
         alphabet, weights = tokenizer.alphabet, self.options.weights()
         used = self._weighed
         found: dict[str, Scorer] = {"attention": AttentionScorer(model)}

@@ -65,7 +65,6 @@ if [ "$config" = here ]; then # its further parts
     train here-on --init runs/here/model.pt "$@"
     train here-phonemes --init runs/here-on/model.pt "$@"
     texts=("$root"/text/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)
-    asr train recipes/lm/chars.toml --output runs/lm/chars --set "text.train=[$(printf '"%s",' "${texts[@]}")]"
     train here-speller --init runs/here-phonemes/model.pt --set "spelling.texts=[$(printf '"%s",' "${texts[@]}")]" "$@"
     run=runs/here-speller
 fi
