@@ -14,7 +14,9 @@ from asr.batching import Example
 from asr.errors import ConfigError, CorpusError, TrainingError
 from asr.model.sounds import WIDTH, sounds
 from asr.phonemes import BLANK, SIZE
+from asr.training import state
 from asr.training.hearing import Heard
+from asr.training.run import new_model
 from asr.training.spelling import (
     EDGE,
     Pieces,
@@ -166,6 +168,20 @@ def test_a_speller_learns_from_speech_and_text_beside_a_model_that_stays(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("heard-*.npz")} == kept
 
 
+def test_a_new_spellers_decoder_begins_as_the_decoder(tmp_path: Path) -> None:
+    manifest_path = make_manifest(tmp_path / "toy")
+    path = run(tmp_path / "first", config(manifest_path)) / "model.pt"
+    first = checkpoint.load(path)
+    recipe = config(manifest_path, SPELLER)
+    model = new_model(recipe.model, recipe.features, 1, torch.device("cpu")).model
+    missing, _ = state.initialise(model, path)
+    assert model.speller is not None
+    for part in ("embed", "output"):
+        ours, theirs = getattr(model.speller.decoder, part), getattr(first.model.decoder, part)
+        assert torch.equal(ours.weight, theirs.weight)
+    assert "speller.decoder.attention.query.weight" in missing
+
+
 def test_a_speller_alone_needs_one_and_an_end_that_is_no_epoch(tmp_path: Path) -> None:
     manifest_path = make_manifest(tmp_path / "toy")
     with pytest.raises(TrainingError, match=r"speller_alone: needs a table model\.speller"):
@@ -190,7 +206,6 @@ def test_parts_that_would_stay_random_are_refused(tmp_path: Path) -> None:
     beside = config(manifest_path, SPELLER, {"training": {"speller_alone": False}})
     with pytest.raises(TrainingError, match=r"model\.speller: a new one learns with"):
         run(tmp_path / "out", beside, initial=first)
-    for name, value in (("texts", ["text.txt"]), ("language_model", "lm.pt")):
-        unread: dict[str, dict[str, Any]] = {"spelling": {name: value}}
-        with pytest.raises(TrainingError, match=rf"spelling\.{name}: only training\.speller_alone"):
-            run(tmp_path / "out", config(manifest_path, unread))
+    text: dict[str, dict[str, Any]] = {"spelling": {"texts": ["text.txt"]}}
+    with pytest.raises(TrainingError, match=r"spelling\.texts: only training\.speller_alone"):
+        run(tmp_path / "out", config(manifest_path, text))

@@ -20,7 +20,7 @@ from asr.model import Losses
 from asr.recognizer import load
 from asr.training import loop, validation
 from asr.training import run as training_run
-from asr.training.initial import initialise
+from asr.training import state as training_state
 from asr.training.validation import Validation, spread
 
 LEARNS: dict[str, dict[str, Any]] = {
@@ -325,7 +325,7 @@ def test_phonemes_alone_learn_from_a_model_whose_other_weights_stay(
     with pytest.raises(TrainingError, match=r"no recording can be used"):
         validation.phoneme_error_rate(trained, [missing])
     fewer = tiny_model(phonemes=True, width=8)
-    other, _ = initialise(fewer, tmp_path / "second" / "model.pt")
+    other, _ = training_state.initialise(fewer, tmp_path / "second" / "model.pt")
     assert {"phonemes.weight", "phonemes.bias"} <= set(
         other
     )  # it stood on layers that are not here

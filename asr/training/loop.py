@@ -58,9 +58,8 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
     training writes to `output`.
     """
     output, spelling = Path(output), spelling or SpellingOptions()
-    for name in ("texts", "language_model"):
-        if getattr(spelling, name) and not training.speller_alone:
-            raise TrainingError(f"spelling.{name}: only training.speller_alone reads it")
+    if spelling.texts and not training.speller_alone:
+        raise TrainingError("spelling.texts: only training.speller_alone reads them")
     place = distributed.start(device)
     with ExitStack() as stack:
         stack.callback(distributed.stop)
@@ -79,8 +78,7 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
                 training=training,
                 augmentation=augmentation,
             )
-        lm = spelling.language_model
-        restore(run, training, data, resume=resume, initial=initial, language_model=lm)
+        restore(run, training, data, resume=resume, initial=initial)
         if training.speller_alone:
             with terminable():
                 hear_all(run, training, data, augmentation, spelling)

@@ -20,7 +20,6 @@ from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
 from asr.training.hearing import Hearing
-from asr.training.initial import initialise
 from asr.training.monitor import Monitor
 from asr.training.optimizer import Optimizer
 from asr.training.optimizer import build as build_optimizer
@@ -133,9 +132,8 @@ def restore(
     *,
     resume: bool,
     initial: str | Path | None,
-    language_model: str | Path = "",
 ) -> None:
-    """Go on from the saved state, or begin with the random or the given weights; see `initialise`."""
+    """Go on from the saved state, or begin with the random or the given weights."""
 
     def back(progress: Progress) -> bool:
         return goes_back(progress, training, run.steps_per_epoch(training, data, progress.epoch))
@@ -149,7 +147,7 @@ def restore(
             f"going on from step {progress.step}, {progress.elapsed / 3600:.2f} h{unused}"
         )
     elif initial is not None:
-        missing, run.progress.begun_with = initialise(run.model, initial, language_model)
+        missing, run.progress.begun_with = state.initialise(run.model, initial)
         new = f"; new: {', '.join(missing[:MAX_NAMED])}" if missing else ""
         if len(missing) > MAX_NAMED:
             new += f" and {len(missing) - MAX_NAMED} more"

@@ -43,9 +43,6 @@ class SpellingOptions:
     skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
     exclude: tuple[str, ...] = ()  # besides data.dev and data.exclude: no text of theirs is allowed
     pronunciations: str = ""  # of their words; CMUdict's if empty
-    language_model: str = (
-        ""  # of characters; a new or wider decoder has its units beside those it begins with
-    )
     speech: float = 0.3  # share of speech in the examples of an epoch, about and at least; at 1 there is no text
     passes: int = 2  # times that each recording is heard, every time augmented anew
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asr import checkpoint
 from asr.checkpoint import Trained
 from asr.errors import CheckpointError
 from asr.files import atomic_write
+from asr.model import Seq2Seq
+from asr.model.encoder import EncoderLayer
 from asr.training.optimizer import Optimizer
 from asr.training.schedule import Progress
 
@@ -97,6 +99,46 @@ def forget_after(output: Path, step: int) -> None:
     if step == 0:
         for name in (LAST, PLATEAU, BEST):
             (output / name).unlink(missing_ok=True)
+
+
+def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, Any]]:
+    """Copy from a trained model all weights that fit; the names of the others, and what it says of its training.
+
+    A residual layer of the encoder with a norm that it has not got begins as the identity, so that a deeper network
+    begins as good. A head for phonemes that stood on layers which this network lacks is left out. The decoder of a
+    speller that it has not got begins as its decoder.
+    """
+    trained = checkpoint.load(path)
+    given = trained.model.state_dict()
+    own = model.state_dict()
+    fitting = {n: w for n, w in given.items() if n in own and own[n].shape == w.shape}
+    if len(trained.model.phoneme_layers) > len(model.phoneme_layers):
+        fitting = {n: w for n, w in fitting.items() if not n.startswith("phonemes.")}
+    fitting |= _begun_speller(own, given)
+    if not fitting:
+        raise CheckpointError(f"{path}: no weight of it fits this network")
+    model.load_state_dict({**own, **fitting})
+    for number, layer in enumerate(model.encoder.layers):
+        given_layer = any(name.startswith(f"encoder.layers.{number}.") for name in fitting)
+        if isinstance(layer, EncoderLayer) and layer.residual and not given_layer:
+            layer.pass_through()
+    info = {key: value for key, value in trained.info.items() if key != "validations"}
+    return sorted(set(own) - set(fitting)), info
+
+
+def _begun_speller(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a new speller takes of a model that has none: its decoder can spell already, but attends to other things."""
+    prefix = "speller."
+    if any(name.startswith(prefix) for name in given):
+        return {}
+    return {
+        name: given[same]
+        for name, weight in own.items()
+        if name.startswith(f"{prefix}decoder.")
+        and ".attention." not in name
+        and (same := name.removeprefix(prefix)) in given
+        and given[same].shape == weight.shape
+    }
 
 
 def keep_checkpoint(output: Path, trained: Trained, step: int, keep: int) -> None:
