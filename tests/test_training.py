@@ -341,6 +341,40 @@ def test_phonemes_alone_need_their_head(tmp_path: Path, manifest_path: Path) -> 
         config(manifest_path, {"training": {"phonemes_alone": True, "phonemes": 0.0}})
 
 
+def test_frozen_parts_stay_as_they_are_and_the_others_learn(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    run(tmp_path / "first", config(manifest_path))
+    frozen = ["encoder.subsample", "encoder.layers.0", "ctc"]
+    recipe = config(manifest_path, {"training": {"frozen": frozen, "learning_rate": 1e-2}})
+    run(tmp_path / "second", recipe, initial=tmp_path / "first" / "model.pt")
+    before = checkpoint.load(tmp_path / "first" / "model.pt").model.state_dict()
+    after = checkpoint.load(tmp_path / "second" / "model.pt").model.state_dict()
+    kept = {name for name, weight in before.items() if torch.equal(weight, after[name])}
+    assert kept == {name for name in before if name.startswith(tuple(f"{n}." for n in frozen))}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        ("encoder.layer", r"'encoder.layer': no part of this model; allowed are encoder, decoder"),
+        ("", r"'': no part of this model"),
+        ("encoder", r"'encoder': must begin with a trained model that has it; name it with --init"),
+    ],
+)
+def test_a_part_that_is_not_there_or_has_learnt_nothing_cannot_be_frozen(
+    tmp_path: Path, manifest_path: Path, frozen: str, message: str
+) -> None:
+    with pytest.raises(TrainingError, match=rf"training.frozen {message}"):
+        run(tmp_path, config(manifest_path, {"training": {"frozen": [frozen]}}))
+
+
+def test_something_must_be_left_that_learns(tmp_path: Path, manifest_path: Path) -> None:
+    everything = {"training": {"frozen": ["encoder", "decoder", "ctc"]}}
+    with pytest.raises(TrainingError, match=r"training.frozen: nothing is left that learns"):
+        run(tmp_path, config(manifest_path, everything))
+
+
 def test_dev_utterances_are_spread_evenly() -> None:
     utterances = [Utterance(str(i), Path("x"), 1.0, "") for i in range(10)]
     assert [u.id for u in spread(utterances, 4)] == ["0", "2", "5", "7"]

@@ -103,9 +103,24 @@ def prepare(
         if trained.model.speller is None:
             raise TrainingError("training.speller_alone: needs a table model.speller")
         trained.model.learn_speller_alone()
+    _freeze(trained.model, training.frozen)
     optimizer = build_optimizer(trained.model, training.optimizer)
     bf16 = uses_bf16(training.precision, trained.model, place.device)
     return Run(trained, optimizer, Progress(), examples, validation, monitor, output, place, bf16)
+
+
+def _freeze(model: Seq2Seq, parts: Sequence[str]) -> None:
+    """Keep the weights of the modules with these names as they are."""
+    modules = dict(model.named_modules())
+    for part in parts:
+        if not part or part not in modules:
+            names = ", ".join(name for name, _ in model.named_children())
+            raise TrainingError(
+                f"training.frozen {part!r}: no part of this model; allowed are {names}, and parts of these"
+            )
+        modules[part].requires_grad_(False)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise TrainingError("training.frozen: nothing is left that learns")
 
 
 def uses_bf16(precision: str, model: Seq2Seq, device: torch.device) -> bool:
@@ -171,6 +186,11 @@ def compare_data(run: Run) -> None:
 def _check_begun(training: TrainingOptions, new: Sequence[str]) -> None:
     """Refuse a training in which a part that it does not change has the random weights `new`."""
     parts = {name.partition(".")[0] for name in new}
+    for part in training.frozen:
+        if any(name.startswith(f"{part}.") for name in new):
+            raise TrainingError(
+                f"training.frozen {part!r}: must begin with a trained model that has it; name it with --init"
+            )
     if training.phonemes_alone and "encoder" in parts:
         raise TrainingError(
             "training.phonemes_alone: must begin with a trained model; name it with --init"

@@ -39,7 +39,7 @@ class ScheduleOptions:
                 f"training.optimizer {self.optimizer!r}: allowed are {', '.join(OPTIMIZERS)}"
             )
         for name, value in vars(self).items():
-            if not isinstance(value, str) and not 0 <= value < float("inf"):
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ConfigError(f"training.{name} {value}: must be 0 or more")
         check_range(self, "training", ("cooldown",), 0, 1)
         check_range(self, "training", ("validate_every", "log_every"), 1)
@@ -61,6 +61,7 @@ class TrainingOptions(ScheduleOptions):
     )
     phonemes_alone: bool = False  # only what hears phonemes learns; dev measures their error rate
     speller_alone: bool = False  # only the speller learns (model.speller), from speech and text
+    frozen: tuple[str, ...] = ()  # parts whose weights stay as they are, as "encoder.layers.0"
     ctc_alone_steps: int = 0  # at first only the encoder learns, by CTC: the decoder costs time
     label_smoothing: float = 0.1
     label_smoothing_from: int = 2000  # step; before it the alignment forms on hard targets
