@@ -160,8 +160,8 @@ def fit(rows: Floats, right: NDArray[np.bool_], features: Sequence[str] = FEATUR
     if right.all() or not right.any():
         raise ConfigError(f"{len(right)} words, none or all of them right: nothing to fit")
     chosen = rows[:, [FEATURES.index(name) for name in features]]
-    mean = _known_mean(chosen)
-    scale = np.maximum(np.sqrt(_known_mean((chosen - mean) ** 2)), 1e-6)
+    mean = np.nan_to_num(_known_mean(chosen))
+    scale = np.maximum(np.sqrt(np.nan_to_num(_known_mean((chosen - mean) ** 2))), 1e-6)
     inputs = np.nan_to_num((chosen - mean) / scale)
     inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], 1)
     penalty = np.diag([RIDGE] * len(features) + [0.0])
@@ -216,9 +216,10 @@ def _evidence(words: Sequence[Span], steps: Integers, ctc_log_probs: Tensor, siz
 
 
 def _known_mean(rows: Floats) -> Floats:
-    """Column means of what is not NaN; 0 for a column that is NaN throughout."""
+    """Column means of what is not NaN; NaN for a column that is NaN throughout."""
     known = ~np.isnan(rows)
-    return np.where(known, rows, 0).sum(0) / np.maximum(known.sum(0), 1)
+    means: Floats = np.where(known, rows, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return np.where(known.any(0), means, math.nan)
 
 
 def _beside(values: Floats) -> Floats:

@@ -39,7 +39,9 @@ def load(path: str | Path) -> dict[str, tuple[int, ...]]:
     """
     try:
         content = Path(path).read_bytes()
-        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8")
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode(
+            "utf-8-sig"
+        )
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "neither gzip nor UTF-8 text"
         raise ConfigError(f"{path}: cannot read pronunciations: {reason}") from error

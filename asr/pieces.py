@@ -22,6 +22,7 @@ from asr.vad import (
     Probabilities,
     VadOptions,
     detector,
+    is_speech,
     speech_runs,
 )
 
@@ -95,12 +96,13 @@ class Cutter:
         self._first = 0  # the sample at which it begins
         self._waveform: Waveform = np.zeros(0, np.float32)
         self._probabilities: Probabilities = np.zeros(0, np.float32)
+        self._speaking = False  # just before the window
 
     def feed(self, block: Waveform) -> Iterator[Piece]:
         """Take the next block (S,); yield the pieces whose ends are now known."""
         self._add(block)
         yield from self._pieces(final=False)
-        self._drop(_silent(self._probabilities, self.options))
+        self._drop(_silent(self._runs(), len(self._probabilities), self.options))
 
     def finish(self) -> Iterator[Piece]:
         """Yield the pieces of what is left at the recording's end."""
@@ -113,7 +115,7 @@ class Cutter:
 
     def unfinished(self) -> Piece | None:
         """Return the piece that has begun, as far as it has come; None in silence."""
-        runs = speech_runs(self._probabilities, self.options)
+        runs = self._runs()
         if not runs:
             return None
         start = max(0, runs[0][0] - _frames(self.options.padding))
@@ -127,8 +129,11 @@ class Cutter:
         heard, self._state = detector().listen(torch.from_numpy(block), self._state)
         self._probabilities = np.concatenate([self._probabilities, heard])
 
+    def _runs(self) -> list[tuple[int, int]]:
+        return speech_runs(self._probabilities, self.options, speaking=self._speaking)
+
     def _pieces(self, *, final: bool) -> Iterator[Piece]:
-        while found := _next_cut(self._probabilities, self.options, final=final):
+        while found := _next_cut(self._runs(), self._probabilities, self.options, final=final):
             yield self._piece(found)
             self._drop(found.end)
 
@@ -140,6 +145,9 @@ class Cutter:
         return Piece(waveform, start / self.sample_rate, limit, (speech[0], speech[1]))
 
     def _drop(self, frames: int) -> None:
+        gone = self._probabilities[:frames]
+        if len(gone):
+            self._speaking = bool(is_speech(gone, self.options, speaking=self._speaking)[-1])
         self._frame += frames
         self._probabilities = self._probabilities[frames:]
         sample = self._sample(self._frame)
@@ -150,8 +158,10 @@ class Cutter:
         return frame * FRAME * self.sample_rate // RATE
 
 
-def _next_cut(probabilities: Probabilities, options: VadOptions, *, final: bool) -> _Cut | None:
-    """Find the first piece of the window, or None while its end is not known.
+def _next_cut(
+    runs: list[tuple[int, int]], probabilities: Probabilities, options: VadOptions, *, final: bool
+) -> _Cut | None:
+    """Find the first piece of the window with these runs of speech, or None while its end is not known.
 
     `final` says that the recording ends with the window. Only what no later frame can change is decided.
     """
@@ -160,7 +170,6 @@ def _next_cut(probabilities: Probabilities, options: VadOptions, *, final: bool)
         _frames, (options.max_seconds, options.padding, options.max_pause, LEFT_OVER)
     )
     settling = pause + _frames(options.min_speech) + 1
-    runs = speech_runs(probabilities, options)
     if not runs:
         return None
     start, last = max(0, runs[0][0] - padding), runs[-1][1]
@@ -190,11 +199,10 @@ def _best_cut(
     return low + int(np.argmin(smooth[low : high + 1]))
 
 
-def _silent(probabilities: Probabilities, options: VadOptions) -> int:
-    """Return how many frames at the window's beginning can be forgotten: silence, but for the padding of what comes."""
-    runs = speech_runs(probabilities, options)
+def _silent(runs: list[tuple[int, int]], known: int, options: VadOptions) -> int:
+    """Return how many of the window's `known` frames can be forgotten: silence, but for the padding of what comes."""
     begun = _frames(options.min_speech) + _frames(options.min_silence)
-    first = runs[0][0] if runs else len(probabilities) - begun
+    first = runs[0][0] if runs else known - begun
     return max(0, first - _frames(options.padding))
 
 

@@ -120,16 +120,28 @@ def detector() -> Detector:
     return network
 
 
-def speech_runs(probabilities: Probabilities, options: VadOptions) -> list[tuple[int, int]]:
-    """Return the stretches of speech as (first frame, frame after the last), short dips closed, short sounds left out.
+def is_speech(
+    probabilities: Probabilities, options: VadOptions, *, speaking: bool = False
+) -> NDArray[np.int64]:
+    """Return 1 for each frame of speech, else 0: it begins at `threshold` and ends where they are below `release`.
 
-    Speech begins at `threshold` and goes on until the probability is below `release`.
+    `speaking` says what the frame before the first was.
     """
     known = np.full(len(probabilities), -1, np.int64)
     known[probabilities < options.release] = 0
     known[probabilities >= options.threshold] = 1
     last = np.maximum.accumulate(np.where(known >= 0, np.arange(len(known)), -1))
-    speech = np.where(last >= 0, known[last], 0)
+    return np.where(last >= 0, known[last], int(speaking))
+
+
+def speech_runs(
+    probabilities: Probabilities, options: VadOptions, *, speaking: bool = False
+) -> list[tuple[int, int]]:
+    """Return the stretches of speech as (first frame, frame after the last), short dips closed, short sounds left out.
+
+    `speaking` says whether the frame before the first was speech.
+    """
+    speech = is_speech(probabilities, options, speaking=speaking)
     edges = np.flatnonzero(np.diff(speech, prepend=0, append=0)).tolist()
     closed: list[tuple[int, int]] = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):

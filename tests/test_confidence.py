@@ -133,6 +133,8 @@ def test_whether_a_word_was_spoken_is_judged_with_its_neighbours() -> None:
     chance = chance_heard(rows, calibration)
     assert chance is not None
     assert (chance > 0.5).tolist() == [True] * 6 + [False] * 5
+    unheard = replace(calibration, heard=Logistic(("ctc_evidence",), (0.8,), (0.1,), (1.0,), 0.0))
+    assert chance_heard(rows, unheard) == pytest.approx([0.5] * len(rows))  # as the mean
     assert chance_heard(rows, Calibration(ONE)) is None
     assert chance_heard(rows, None) is None
     nothing = chance_heard(rows[:0], calibration)

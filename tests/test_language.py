@@ -274,7 +274,7 @@ def test_a_training_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"text\.train"):
         train(tmp_path / "a", lm=TINY, text=TextOptions(), training=once)
     train(tmp_path / "a", lm=TINY, text=text, training=once)
-    with pytest.raises(AsrError, match=r"last\.pt: not the state of this network"):
+    with pytest.raises(AsrError, match=r"last\.pt: not the state of this training"):
         train(tmp_path / "a", lm=LmOptions(width=3), text=text, training=once)
     with pytest.raises(ConfigError, match=r"training\.cooldown 2"):
         LmTrainingOptions(cooldown=2)

@@ -58,6 +58,11 @@ def test_a_dictionary_is_read_as_cmudict_writes_it(tmp_path: Path, packed: bool)
     assert names == {"read": "R EH D", "io": "IY OW"}
 
 
+def test_a_byte_order_mark_is_part_of_no_word(tmp_path: Path) -> None:
+    (tmp_path / "words").write_bytes(b"\xef\xbb\xbfread  R EH1 D\n")
+    assert list(phonemes.load(tmp_path / "words")) == ["read"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

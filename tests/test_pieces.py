@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from asr import pieces as module
 from asr.pieces import Piece, _next_cut, batches, cut
-from asr.vad import FRAME_SECONDS, VadOptions
+from asr.vad import FRAME, FRAME_SECONDS, VadOptions, speech_runs
 
 RATE = 16_000
 Make = Callable[..., np.ndarray]
@@ -127,7 +129,7 @@ def frames(*parts: tuple[float, float]) -> np.ndarray:
 
 def first(probabilities: np.ndarray, *, final: bool = True) -> tuple[float, float] | None:
     options = VadOptions(max_pause=1.2, padding=0.6)
-    found = _next_cut(probabilities, options, final=final)
+    found = _next_cut(speech_runs(probabilities, options), probabilities, options, final=final)
     return None if found is None else (found.start * FRAME_SECONDS, found.end * FRAME_SECONDS)
 
 
@@ -151,6 +153,34 @@ def test_nothing_is_decided_that_later_frames_could_change() -> None:
     assert first(speech) == pytest.approx((0, 8.6), abs=0.04)
     assert first(frames((8, 0.9), (1.5, 0.1)), final=False) == pytest.approx((0, 8.6), abs=0.04)
     assert first(frames((22, 0.9)), final=False) is None
+
+
+class Told:
+    """A detector that is told the probability of every frame."""
+
+    def __init__(self, probabilities: np.ndarray) -> None:
+        self.probabilities = probabilities
+
+    def start(self) -> int:
+        return 0
+
+    def listen(self, block: torch.Tensor, state: int) -> tuple[np.ndarray, int]:
+        after = state + len(block) // FRAME
+        return self.probabilities[state:after], after
+
+
+def test_what_counts_as_speech_still_does_after_a_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames above `release` are speech because speech went before, though a cut lies between."""
+    probabilities = frames((11, 0.9), (2, 0.42), (14, 0.9), (3, 0.0))
+    monkeypatch.setattr(module, "detector", lambda: Told(probabilities))
+    waveform = np.zeros(len(probabilities) * FRAME, np.float32)
+    for blocks in ([waveform], np.array_split(waveform, 30)):
+        one, other = cut(
+            [block[: len(block) // FRAME * FRAME] for block in blocks], sample_rate=RATE
+        )
+        assert 10.9 < one.end < 13.1
+        assert other.start == one.end
+        assert other.speech == pytest.approx((one.end, 27.0), abs=0.1)
 
 
 def test_batches_hold_pieces_of_like_length() -> None:

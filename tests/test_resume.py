@@ -245,6 +245,18 @@ def test_a_longer_training_goes_on_from_the_plateau(tmp_path: Path, manifest_pat
     assert steps == [2, 4, 6, 9, 12]  # 8, of the cooldown that was given up, is gone
 
 
+def test_a_longer_training_whose_rate_falls_from_the_first_step_goes_on_from_its_end(
+    tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps in (8, STEPS):
+        falling = {"training": {"max_steps": steps, "cooldown": 1.0, "log_every": 1}}
+        run(tmp_path, config(manifest_path, EVERYTHING, falling))
+    assert "going on from step 8," in capsys.readouterr().err
+    progress = state(tmp_path)["progress"]
+    assert (progress["step"], progress["end_step"]) == (STEPS, STEPS)
+    assert rows(tmp_path)[-1]["learning_rate"] > 0
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["found before", "found after"])
 def test_the_best_model_of_an_end_that_is_given_up_goes_with_it(
     tmp_path: Path, manifest_path: Path, before: bool

@@ -13,7 +13,7 @@ from models import tiny_model
 from trainings import config, losses, make_manifest, rows, run, same_weights, state
 
 from asr import checkpoint, devices, manifest
-from asr.errors import ConfigError, TrainingError
+from asr.errors import CheckpointError, ConfigError, TrainingError
 from asr.evaluate import evaluate
 from asr.manifest import Utterance
 from asr.model import Losses
@@ -337,6 +337,10 @@ def test_phonemes_alone_need_their_head(tmp_path: Path, manifest_path: Path) -> 
     alone = {"model": {"phonemes": True}, "training": {"phonemes_alone": True}}
     with pytest.raises(TrainingError, match=r"phonemes_alone: must begin with a trained model"):
         run(tmp_path, config(manifest_path, alone))
+    run(tmp_path / "first", config(manifest_path, {"model": {"phonemes": True}}))
+    wider = config(manifest_path, alone, {"model": {"decoder": {"width": 12}}})
+    with pytest.raises(TrainingError, match=r"phonemes_alone: .* which has decoder; name it"):
+        run(tmp_path / "second", wider, initial=tmp_path / "first" / "model.pt")
     with pytest.raises(ConfigError, match=r"phonemes 0: with phonemes_alone it must be above 0"):
         config(manifest_path, {"training": {"phonemes_alone": True, "phonemes": 0.0}})
 
@@ -373,6 +377,31 @@ def test_something_must_be_left_that_learns(tmp_path: Path, manifest_path: Path)
     everything = {"training": {"frozen": ["encoder", "decoder", "ctc"]}}
     with pytest.raises(TrainingError, match=r"training.frozen: nothing is left that learns"):
         run(tmp_path, config(manifest_path, everything))
+    run(tmp_path / "first", config(manifest_path))
+    for training in ({"ctc_alone_steps": 2}, {"ctc": 1.0}):
+        unheard = {"training": {"frozen": ["encoder", "ctc"], **training}}
+        with pytest.raises(TrainingError, match=r"training.frozen: nothing that learns is in the"):
+            run(
+                tmp_path / "second",
+                config(manifest_path, unheard),
+                initial=tmp_path / "first" / "model.pt",
+            )
+
+
+def test_a_training_in_which_others_learnt_cannot_go_on(
+    tmp_path: Path, manifest_path: Path
+) -> None:
+    run(tmp_path / "first", config(manifest_path))
+    begun = {"initial": tmp_path / "first" / "model.pt"}
+    frozen = config(manifest_path, {"training": {"frozen": ["ctc"]}})
+    run(tmp_path / "second", frozen, **begun)
+    for other, message in (
+        ({"frozen": ["decoder.output"]}, r"others of its weights learnt: see training.frozen"),
+        ({"frozen": ["ctc"], "optimizer": "muon"}, r"training.optimizer was another"),
+    ):
+        more = config(manifest_path, {"training": {"max_steps": 12, **other}})
+        with pytest.raises(CheckpointError, match=message):
+            run(tmp_path / "second", more, **begun)
 
 
 def test_dev_utterances_are_spread_evenly() -> None:

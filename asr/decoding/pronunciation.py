@@ -111,10 +111,15 @@ class Frames:
             new = np.array([words[row][place] for row in rows.tolist()])
             repeated = (new == last[rows])[:, None]  # a blank must come between
             before = np.where(repeated, blank[rows], either[rows])[:, :-1]
-            prefix[rows] = np.maximum(np.logaddexp.reduce(before + heard[new], 1), NOTHING)
-            label = _accumulated(before, heard[new])
-            quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None])
-            blank[rows], either[rows], last[rows] = quiet, np.logaddexp(label, quiet), new
+            # Of ANYTHING only the likeliest frames: any are likely, so all together would be more than certain.
+            for add, some in ((np.logaddexp, new != ANYTHING), (np.maximum, new == ANYTHING)):
+                if not some.any():
+                    continue
+                chosen, sound = rows[some], heard[new[some]]
+                prefix[chosen] = np.maximum(add.reduce(before[some] + sound, 1), NOTHING)
+                label = _accumulated(before[some], sound, add)
+                quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None], add)
+                blank[chosen], either[chosen], last[chosen] = quiet, add(label, quiet), new[some]
         return blank, either, last, prefix
 
     def _sound(self, first: int, blank: Floats, either: Floats, last: int, prefix: float) -> Sound:
@@ -124,10 +129,10 @@ class Frames:
         return found
 
 
-def _accumulated(entering: Floats, heard: Floats) -> Floats:
-    """(N, T), (N, T) to a (N, T + 1): a[t + 1] = log(exp(a[t]) + exp(entering[t])) + heard[t], a[0] nothing."""
+def _accumulated(entering: Floats, heard: Floats, add: np.ufunc) -> Floats:
+    """(N, T), (N, T) to a (N, T + 1): a[t + 1] = add(a[t], entering[t]) + heard[t], a[0] nothing."""
     sums = heard.cumsum(1)
-    found = np.logaddexp.accumulate(entering - (sums - heard), 1) + sums
+    found = add.accumulate(entering - (sums - heard), 1) + sums
     return np.concatenate([np.full((len(entering), 1), NOTHING), np.maximum(found, NOTHING)], 1)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,8 @@ def _key(data: TrainingSet, hearing: Hearing, number: int) -> str:
     """A name that nothing else has which would be heard otherwise."""
     files = [Path(name) for store in data.stores if (name := getattr(store, "filename", None))]
     speech: Any = (data.digest, [(file.name, file.stat().st_mtime_ns) for file in files])
-    how = (asdict(hearing.augmentation), hearing.seed, hearing.bf16, number)
+    network = replace(hearing.trained.model.options, speller=None)
+    how = (asdict(hearing.augmentation), asdict(network), hearing.seed, hearing.bf16, number)
     digest = hashlib.sha256(repr((speech, how)).encode())
     for name, weight in sorted(hearing.trained.model.state_dict().items()):
         if not name.startswith("speller."):

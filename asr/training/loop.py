@@ -83,6 +83,7 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
             with terminable():
                 hear_all(run, training, data, augmentation, spelling)
         compare_data(run)
+        monitor.begin(run.progress.step)
         with on_interrupt() as interrupted:
             _loop(run, training, data, augmentation, interrupted)
         if run.writes:
@@ -183,6 +184,10 @@ def _step(
             features = warp_frequencies(features, width, options, generator)
             features = spec_augment(features, batch.feature_lengths, augmentation, generator)
         losses = _losses(run, batch, features, training)
+        if not losses.total.requires_grad:
+            raise TrainingError(
+                f"training.frozen: nothing that learns is in the loss of step {progress.step}"
+            )
         (losses.total / targets).backward()
         values = torch.stack([getattr(losses, name).detach().float() for name in SUMS]).tolist()
         sums = {name: sums[name] + value for name, value in zip(SUMS, values, strict=True)}

@@ -172,7 +172,6 @@ def restore(
         parameters["weight_decay"] = training.weight_decay
     if run.writes:
         state.forget_after(run.output, run.progress.step)
-    run.monitor.begin(run.progress.step)
 
 
 def compare_data(run: Run) -> None:
@@ -191,14 +190,16 @@ def _check_begun(training: TrainingOptions, new: Sequence[str]) -> None:
             raise TrainingError(
                 f"training.frozen {part!r}: must begin with a trained model that has it; name it with --init"
             )
-    if training.phonemes_alone and "encoder" in parts:
-        raise TrainingError(
-            "training.phonemes_alone: must begin with a trained model; name it with --init"
-        )
-    if training.speller_alone and parts & {"phonemes", "phoneme_layers"}:
-        raise TrainingError(
-            "training.speller_alone: must begin with a model that hears phonemes; name it with --init"
-        )
+    alone = {
+        "phonemes_alone": {"phonemes", "phoneme_layers", "speller"},
+        "speller_alone": {"speller"},
+    }
+    for option, learning in alone.items():
+        if getattr(training, option) and (missing := sorted(parts - learning)):
+            raise TrainingError(
+                f"training.{option}: must begin with a trained model of these sizes, which has "
+                f"{', '.join(missing)}; name it with --init"
+            )
     if "speller" in parts and not training.speller_alone:
         raise TrainingError(
             "model.speller: a new one learns with training.speller_alone, not beside the rest"

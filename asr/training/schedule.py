@@ -132,7 +132,8 @@ def plan_end(progress: Progress, options: ScheduleOptions, steps_per_epoch: int)
     by_clock = (
         options.hours > 0 and progress.elapsed >= (1 - options.cooldown) * options.hours * 3600
     )
-    if by_steps and progress.end_step < 0:
+    falling_throughout = progress.cooldown_step == 0  # it can be told another end at any time
+    if by_steps and (progress.end_step < 0 or falling_throughout):
         progress.end_step = last
     if progress.cooldown_step >= 0 or not (by_steps or by_clock):
         return False
@@ -167,9 +168,9 @@ def goes_back(progress: Progress, options: ScheduleOptions, steps_per_epoch: int
 
     That is so where it is finished, or its learning rate falls towards an end by steps that is now too near, or has
     begun to fall though by the hours it is not yet time to; never where patience has ended it, which more of it would
-    not change.
+    not change, nor where the rate has fallen from the first step.
     """
-    if 0 < options.patience <= progress.worse:
+    if 0 < options.patience <= progress.worse or progress.cooldown_step == 0:
         return False
     before = progress.elapsed < (1 - options.cooldown) * options.hours * 3600
     too_early = progress.cooldown_step >= 0 > progress.end_step and before

@@ -43,7 +43,7 @@ class SpellingOptions:
     skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
     exclude: tuple[str, ...] = ()  # besides data.dev and data.exclude: no text of theirs is allowed
     pronunciations: str = ""  # of their words; CMUdict's if empty
-    speech: float = 0.3  # share of speech in the examples of an epoch, about and at least; at 1 there is no text
+    speech: float = 0.3  # share of speech in the examples of an epoch, about; at 1 there is no text
     passes: int = 2  # times that each recording is heard, every time augmented anew
 
     def __post_init__(self) -> None:
@@ -127,6 +127,7 @@ class SpellingSet(TrainingSet):
         self.texts = texts
         self.pieces = pieces
         self.of = of
+        self._spoken = len(speech)
         examples = [
             Example(e.id, e.tokens, 0, (), tuple(len(sounds(torch.from_numpy(h))) for h in heard))
             for e, heard in speech
@@ -139,8 +140,8 @@ class SpellingSet(TrainingSet):
     @property
     def hours(self) -> float:
         """Hours of the speech, heard once; text has none."""
-        speech = {e.id: e.frames[0] for e in self.examples[: len(self.heard)]}
-        return sum(speech.values()) * self.hop_seconds / 3600
+        speech = self.examples[: self._spoken]
+        return sum(example.frames[0] for example in speech) * self.hop_seconds / 3600
 
     @property
     def digest(self) -> str:
@@ -226,7 +227,12 @@ def spelling_set(
             if pieces.add(values, [known.get(word, unknown) for word in text.split()]):
                 found[index].append(values)
     if not found:
-        raise TrainingError("speller_alone: no recording is long enough for its text")
+        raise TrainingError("training.speller_alone: no recording is long enough for its text")
+    left_out += [
+        f"{example.id}: too short for its text's phonemes"
+        for index, example in enumerate(data.examples)
+        if index not in found
+    ]
     speech = [(data.examples[index], tuple(values)) for index, values in sorted(found.items())]
     frames = sum(data.examples[index].frames[0] for index in found)
     count = sum(len(sounds(torch.from_numpy(values[0]))) for values in found.values())

@@ -39,6 +39,7 @@ def save(
         "tokens": tokens,
         "weights": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "learning": _learning(model),
         "progress": asdict(progress),
     }
     with atomic_write(path, "wb") as file:
@@ -50,21 +51,31 @@ def load(
 ) -> Progress:
     """Put the state in `path` into model and optimizer.
 
-    Raises CheckpointError if it is of another network or of other tokens.
+    Raises CheckpointError if it is of another network, of other tokens, or of a training in which other weights
+    learn, or by another optimizer: an optimizer knows its weights by their order only.
     """
     content = checkpoint.read(path)
     try:
         if content.get("tokens") != tokens:
             raise ValueError("its tokens are others, as of other texts")
         model.load_state_dict(content["weights"])
+        if content["learning"] != _learning(model):
+            raise ValueError("others of its weights learnt: see training.frozen, *_alone")
+        if content["optimizer"].keys() != optimizer.state_dict().keys():
+            raise ValueError("training.optimizer was another")
         optimizer.load_state_dict(content["optimizer"])
         return Progress(**content["progress"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         lines = str(error).splitlines()
         reason = lines[1].strip() if len(lines) > 1 else lines[0]  # the first says only "error(s)"
         raise CheckpointError(
-            f"{path}: not the state of this network ({reason}); use another output folder or --no-resume"
+            f"{path}: not the state of this training ({reason}); use another output folder or --no-resume"
         ) from error
+
+
+def _learning(model: nn.Module) -> list[str]:
+    """The names of the weights that learn."""
+    return [name for name, weight in model.named_parameters() if weight.requires_grad]
 
 
 def resume(

@@ -82,7 +82,9 @@ def right_words(reference: str, words: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def recognised(model: Recognizer, utterances: Sequence[Utterance]) -> Words:
-    """What the model makes of the utterances."""
+    """What the model makes of the utterances; raises ConfigError where there are none."""
+    if not utterances:
+        raise ConfigError("a manifest without utterances: nothing to fit or to report on")
     rows, smooth, right, speakers = [], [], [], []
     heard = hear(model, load_waveforms(utterances))
     for utterance, one in zip(utterances, heard, strict=True):
@@ -225,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = recognizer.load(options.model, search="greedy" if options.greedy else None)
         same = Path(options.fit).resolve() == Path(options.test).resolve()
         utterances = manifest.read(options.fit)
-        if same and len({u.speaker or u.id for u in utterances}) < 2:
+        if same and len({u.speaker or u.id for u in utterances}) == 1:
             raise ConfigError(f"{options.fit}: of one speaker: name another manifest to report on")
         words = recognised(model, utterances)
         noise = invented(model, FITTED_SOUNDS, options.sounds, options.seed)
