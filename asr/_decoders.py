@@ -262,15 +262,27 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
 def _decode_av(container: Any, stream: Any, path: Path) -> Iterator[Waveform]:
     import av
 
-    resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+    # Recordings joined in one file may differ in rate and channels: all are brought to those of the first.
+    layout, rate = stream.layout.name, stream.rate
+    resampler: Any = None
+    kind = None
     try:
         for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                yield _samples(part)
-        for part in resampler.resample(None):
-            yield _samples(part)
-    except av.FFmpegError as error:
-        raise AudioError(f"{path}: truncated or damaged: {error.strerror or error}") from error
+            if kind != (kind := (frame.sample_rate, frame.layout.name, frame.format.name)):
+                yield from _rest(resampler)
+                resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            yield from map(_samples, resampler.resample(frame))
+        yield from _rest(resampler)
+    except (av.FFmpegError, ValueError) as error:
+        raise AudioError(
+            f"{path}: truncated or damaged: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def _rest(resampler: Any) -> Iterator[Waveform]:
+    """What a resampler still holds; nothing where there is none yet."""
+    if resampler is not None:
+        yield from map(_samples, resampler.resample(None))
 
 
 def _samples(frame: Any) -> Waveform:

@@ -15,6 +15,7 @@ from typing import Any
 
 from asr import audio
 from asr.errors import AsrError, AudioError, ConfigError
+from asr.files import is_terminal
 from asr.inputs import Source, find, is_finished, output_stems
 from asr.recognizer import BATCH_SECONDS, OnProgress, Recognizer
 from asr.transcript import Transcript
@@ -258,16 +259,19 @@ def _is_by(said: dict[str, Any], recognizer: Recognizer) -> bool:
 
 
 def _is_of_another(said: dict[str, Any], source: Source, finished: bool) -> bool:
-    """Whether a JSON output is of a recording of another length, and of another name or older than the output.
+    """Whether a JSON output names a file that is there and another; or one that is not, of another length.
 
     A name alone may be another spelling, and a relative one the same in another folder; a length alone may be that of
     a recording that was made anew after the output.
     """
-    seconds = said.get("duration")
+    named, seconds = said.get("audio"), said.get("duration")
     if source.is_stdin or not isinstance(seconds, int | float):
         return False
-    if said.get("audio") == source.name and (os.path.isabs(source.name) or not finished):
-        return False
+    if named == source.name:
+        if os.path.isabs(source.name) or not finished:
+            return False
+    elif isinstance(named, str) and os.path.isfile(named) and source.path.is_file():
+        return not os.path.samefile(named, source.path)
     try:
         stated = audio.stated_seconds(source.path)
     except AudioError:  # told when it is read
@@ -283,7 +287,7 @@ def _namesake(said: dict[str, Any], source: Source, stem: Path) -> AsrError:
 
 
 def _from_stdin(source: Source, scratch: Path) -> Source:
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or is_terminal(sys.stdin):
         raise ConfigError("-: the standard input is a terminal or closed; pipe a recording into it")
     copy = scratch / "stdin"
     with copy.open("wb") as file:
@@ -293,7 +297,7 @@ def _from_stdin(source: Source, scratch: Path) -> Source:
 
 def _named(error: AsrError, source: Source, path: Path) -> AsrError:
     """The same error with the name that the user gave instead of a temporary file's."""
-    return type(error)(str(error).replace(str(path), str(source)))
+    return type(error)(str(error).replace(str(path), str(source), 1))
 
 
 def _with_ending(stem: Path, ending: str) -> Path:

@@ -36,7 +36,7 @@ class Row:
     characters: Counts
     confidence: float | None  # as in Transcript; None where nothing was decoded
     complete: bool  # False: the hypothesis was cut at the token limit
-    diagonality: float  # of the attention, 0 to 1
+    diagonality: float | None  # of the attention, 0 to 1; None for a recording of several pieces
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,10 @@ class Evaluation:
         return self.processing_seconds / self.audio_seconds
 
     @property
-    def diagonality(self) -> float:
-        """Mean of the rows' attention diagonality."""
-        return sum(row.diagonality for row in self.rows) / len(self.rows)
+    def diagonality(self) -> float | None:
+        """Mean of the rows' attention diagonality, where it is known; None where it is of no row."""
+        known = [row.diagonality for row in self.rows if row.diagonality is not None]
+        return sum(known) / len(known) if known else None
 
     @property
     def empty_references(self) -> int:
@@ -136,13 +137,13 @@ def evaluate(
     results = recognizer.transcribe_each(
         [u.audio for u in utterances], batch_seconds=batch_seconds, whole=True
     )
-    heard: dict[int, tuple[Transcript, float]] = {}
+    heard: dict[int, tuple[Transcript, float | None]] = {}
     failed: dict[int, Unreadable] = {}
     for index, result in _shown(results, len(utterances), progress):
         if isinstance(result, AsrError):
             failed[index] = Unreadable(utterances[index].id, str(result))
         else:
-            look = 0.0 if result.attention is None else diagonality(result.attention.weights)
+            look = None if result.attention is None else diagonality(result.attention.weights)
             heard[index] = replace(result, attention=None), look  # a long manifest's would not fit
     seconds = time.perf_counter() - start
     if not heard:
@@ -168,7 +169,7 @@ def summary(evaluation: Evaluation) -> str:
         ("empty references", f"{e.empty_references}"),
         ("empty hypotheses", f"{e.empty_hypotheses}"),
         ("cut at the limit", f"{e.cut}"),
-        ("diagonality", f"{e.diagonality:.3f}"),
+        ("diagonality", "-" if e.diagonality is None else f"{e.diagonality:.3f}"),
         ("real-time factor", f"{e.real_time_factor:.4f}  ({_duration(e.processing_seconds)})"),
     ]
     lines += [("not scored", f"{item.id}: {item.reason}") for item in evaluation.unreadable]
@@ -195,7 +196,7 @@ def write_rows(path: str | Path, evaluation: Evaluation) -> None:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _rows(utterances: list[Utterance], heard: list[tuple[Transcript, float]]) -> list[Row]:
+def _rows(utterances: list[Utterance], heard: list[tuple[Transcript, float | None]]) -> list[Row]:
     references = [normalise(utterance.text) for utterance in utterances]
     hypotheses = [normalise(transcript.text) for transcript, _ in heard]
     words = metrics.word_counts(references, hypotheses)
@@ -231,7 +232,7 @@ def _columns(row: Row) -> dict[str, Any]:
         "character_errors": row.characters.errors,
         "confidence": None if row.confidence is None else round(row.confidence, 4),
         "complete": row.complete,
-        "diagonality": round(row.diagonality, 4),
+        "diagonality": None if row.diagonality is None else round(row.diagonality, 4),
         "reference": row.reference,
         "hypothesis": row.hypothesis,
         "error": None,

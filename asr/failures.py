@@ -85,7 +85,7 @@ def mend(
         for run in _runs(sorted(found))
     ]
     pieces = [Piece(w.text, i) for i, w in enumerate(words) if i not in looped | invented]
-    for first, last, kind in reversed(_missed(attention, path, ctc, frame_seconds)):
+    for first, last, kind in _missed(attention, path, ctc, frame_seconds):
         added = _ctc_words(ctc, first, last, tokenizer)
         detail = "CTC heard: " + " ".join(piece.text for piece in added)
         failures.append(

@@ -6,7 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from threading import Lock
+from typing import IO, Any, TextIO
+
+_ASKING = Lock()  # the umask of a process can only be read by changing it
 
 
 @contextmanager
@@ -66,7 +69,13 @@ def content_name(path: str | Path) -> str:
     return f"{path.stem}-{digest.hexdigest()[:8]}"
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is a terminal; one that is closed, which is None, is not."""
+    return stream is not None and stream.isatty()
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _ASKING:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

@@ -152,7 +152,7 @@ def _in_glob(pattern: str) -> Iterator[Source | AsrError]:
             yield from _in_folder(path)
 
 
-def _in_manifest(path: Path) -> Iterator[Source]:
+def _in_manifest(path: Path) -> Iterator[Source | AsrError]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -165,10 +165,11 @@ def _in_manifest(path: Path) -> Iterator[Source]:
             continue
         try:
             audio = Path(json.loads(line)["audio_filepath"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ManifestError(
-                f'{path}:{number}: not a JSON object with "audio_filepath"'
-            ) from error
+            if not audio.name or "\0" in str(audio):
+                raise ValueError("no file's name")
+        except (ValueError, TypeError, KeyError):
+            yield ManifestError(f'{path}:{number}: not a JSON object with "audio_filepath"')
+            continue
         audio = audio if audio.is_absolute() else path.parent / audio
         yield Source(audio, str(audio), PurePath(audio.name))
 

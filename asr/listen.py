@@ -21,6 +21,7 @@ import numpy as np
 from asr import audio
 from asr.audio import Waveform
 from asr.errors import AsrError, AudioError, ConfigError
+from asr.files import is_terminal
 from asr.options import check_range
 from asr.pieces import Cutter, Piece
 from asr.recognizer import Recognizer
@@ -31,6 +32,7 @@ BLOCK_SECONDS = 0.1
 PARTIAL_BEAM = 8
 """Hypotheses that a partial text is chosen from: one that takes long holds up the final one."""
 PIPE_RATE = 16_000
+COMPRESSED = (b"OggS", b"fLaC", b"ID3", b"RF64", b"\x1aE\xdf\xa3")  # how other streams begin
 """Hertz of a pipe without a header: 16 bit little-endian samples of one channel."""
 
 
@@ -172,6 +174,10 @@ def from_pipe(pipe: BufferedReader, sample_rate: int) -> Iterator[Waveform]:
     head = pipe.peek(4)[:4]
     if not head:
         raise AudioError("-: nothing came through the pipe")
+    if head.startswith(COMPRESSED):
+        raise AudioError(
+            "-: not a wav stream or plain samples; give a pipe one of these, or name the file"
+        )
     if head != b"RIFF":
         yield from _pcm(pipe.read, 1, 2, PIPE_RATE, sample_rate)
         return
@@ -179,7 +185,9 @@ def from_pipe(pipe: BufferedReader, sample_rate: int) -> Iterator[Waveform]:
         file = wave.open(pipe)  # noqa: SIM115 - the pipe is not ours to close
         channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
     except (wave.Error, EOFError) as error:
-        raise AudioError(f"-: not a wav stream of whole numbers: {error}") from error
+        raise AudioError(
+            f"-: not a plain wav stream of whole numbers (16 bit, at most 2 channels): {error}"
+        ) from error
     if width not in (2, 4):
         raise AudioError(f"-: wav samples of {8 * width} bits; a pipe may have 16 or 32")
     frame = channels * width
@@ -258,7 +266,7 @@ def _pcm(
 
 def stdin_pipe() -> BufferedReader:
     """The standard input as a pipe of sound. Raises ConfigError where it is a terminal."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or is_terminal(sys.stdin):
         raise ConfigError(
             "--input -: the standard input is a terminal or closed; pipe sound into it"
         )

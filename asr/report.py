@@ -60,7 +60,7 @@ def transcript_plot(
     seconds = min(transcript.duration, MAX_SECONDS)
     attention = transcript_attention(transcript, seconds)
     if attention is None:
-        again = recognizer.transcribe(waveform, sample_rate=rate)
+        again = recognizer.transcribe(waveform, sample_rate=rate, attention=True)
         attention = transcript_attention(again, seconds)
     title = f"{Path(transcript.audio or recording).name}"
     if transcript.duration > MAX_SECONDS:

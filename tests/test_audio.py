@@ -353,6 +353,16 @@ def test_recordings_joined_in_one_file_are_all_read(
     assert f"{path}: several recordings in one file need PyAV" in the_error(path)
 
 
+def test_joined_recordings_of_other_rates_keep_their_speed(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV, the optional extra, is not installed")
+    first = save(tmp_path, "mp3", tone(44_100, 300, seconds=2), 44_100).read_bytes()
+    path = save(tmp_path, "mp3", tone(22_050, 900, seconds=3), 22_050)
+    path.write_bytes(first + path.read_bytes())
+    waveform = audio.read(path)
+    assert len(waveform) / RATE == pytest.approx(5, abs=0.2)
+    assert peak_hertz(waveform[-RATE:]) == pytest.approx(900, abs=5)
+
+
 def test_samples_are_readable_and_as_long_as_their_manifest_says() -> None:
     utterances = manifest.read(Path(__file__).parents[1] / "data" / "samples" / "manifest.jsonl")
     assert len(utterances) >= 6

@@ -1,7 +1,9 @@
 import csv
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jiwer
 import pytest
@@ -94,6 +96,24 @@ def test_attention_and_speed_are_measured(result: Evaluation) -> None:
     assert result.diagonality == pytest.approx(1)
     assert 0 < result.real_time_factor < 1
     assert result.rows[0].duration == 2
+
+
+def test_how_diagonal_the_attention_is_is_told_of_those_that_have_one_only() -> None:
+    """A recording of several pieces has none as a whole."""
+
+    class Pieces(FakeRecognizer):
+        def transcribe_each(self, *a: Any, **o: Any) -> Iterator[tuple[int, Transcript | AsrError]]:
+            for index, found in super().transcribe_each(*a, **o):
+                assert isinstance(found, Transcript)
+                yield index, replace(found, attention=None) if index else found
+
+    fake = Pieces({"one": "a", "long": "a"})
+    both = evaluate(fake, [utterance("one", "a"), utterance("long", "a")])
+    assert [row.diagonality for row in both.rows] == [pytest.approx(1), None]
+    assert both.diagonality == pytest.approx(1)
+    none = replace(both, rows=both.rows[1:])
+    assert none.diagonality is None
+    assert "diagonality       -" in summary(none)
 
 
 def test_nothing_to_score_is_an_error() -> None:

@@ -114,6 +114,13 @@ def test_speech_that_is_jumped_over_is_a_skip_and_ctc_fills_it() -> None:
     assert all(0 < (word.confidence or 0) <= 1 for word in found.words)
 
 
+def test_two_spans_missed_between_the_same_words_are_filled_in_their_order() -> None:
+    """A space that looks between two skips, neither of which has a word of the decoder's after it but "water"."""
+    found = told(hypothesis("she water", [2, 3, 4, 24, *range(40, 45)]), ctc())
+    assert kinds(found) == ["skip", "skip"]
+    assert found.text == SAID
+
+
 def test_speech_after_the_last_row_is_an_early_stop_and_ctc_fills_it() -> None:
     stop = SAID.index(" suit")
     found = told(hypothesis(SAID[:stop], STEPS[:stop]), ctc())

@@ -68,10 +68,18 @@ def test_a_manifest_gives_its_recordings_and_needs_nothing_but_their_paths(tmp_p
     assert _found(manifest) == [str(tmp_path / "x" / "a.wav"), "/far/b.wav"]
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"audio": "a.wav"}', '{"audio_filepath": 3}', "3"])
-def test_a_wrong_line_of_a_manifest_is_named(tmp_path: Path, line: str) -> None:
-    (tmp_path / "some.jsonl").write_text('{"audio_filepath": "a.wav"}\n' + line)
-    _, error = find([str(tmp_path / "some.jsonl")])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", '{"audio": "a.wav"}', '{"audio_filepath": 3}', "3"]
+    + [json.dumps({"audio_filepath": name}) for name in ("", "/", "a\0b.wav")],
+)
+def test_a_wrong_line_of_a_manifest_is_named_and_the_others_count(
+    tmp_path: Path, line: str
+) -> None:
+    good = '{"audio_filepath": "%s.wav"}'
+    (tmp_path / "some.jsonl").write_text("\n".join([good % "a", line, good % "b"]))
+    first, error, last = find([str(tmp_path / "some.jsonl")])
+    assert [str(first), str(last)] == [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")]
     assert isinstance(error, ManifestError)
     assert f'{tmp_path / "some.jsonl"}:2: not a JSON object with "audio_filepath"' in str(error)
 

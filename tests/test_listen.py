@@ -155,7 +155,15 @@ def test_a_pipe_at_another_rate_is_resampled(talk: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "nothing came"), (b"RIFF\0\0\0\0junk", "not a wav stream"), (b"RIFF", "not a wav")],
+    [
+        (b"", "nothing came"),
+        (b"RIFF\0\0\0\0junk", "not a plain wav stream"),
+        (b"RIFF", "not a plain wav"),
+    ]
+    + [
+        (head + b"\0" * 64, "not a wav stream or plain samples")
+        for head in (b"OggS", b"fLaC", b"ID3")
+    ],
 )
 def test_a_pipe_without_sound_is_one_clear_error(data: bytes, message: str) -> None:
     with pytest.raises(AudioError, match=message):

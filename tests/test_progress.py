@@ -65,6 +65,15 @@ def test_a_file_whose_length_is_not_stated_counts_when_it_is_done(tmp_path: Path
     assert _completed(follower) == 100
 
 
+def test_inputs_that_cannot_be_used_are_no_files_of_the_bar(make_audio: Make) -> None:
+    path = make_audio("a.wav", 1.0)
+    source = Source(path, str(path), PurePath("a.wav"))
+    follower = Follower(Plan((source,), problems=(AsrError("no-*.mp3: none"),)))
+    list(follower.follow([(0, Transcript("", duration=1.0))]))
+    assert follower.bar.tasks[0].fields["files"] == "1/1"
+    assert follower.tally.failed == 1
+
+
 def test_without_a_terminal_no_header_is_read(
     monkeypatch: pytest.MonkeyPatch, make_audio: Make
 ) -> None:

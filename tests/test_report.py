@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,25 @@ def test_a_long_recordings_picture_shows_its_beginning(
     assert [word.text for word in options["words"]] == ["a"]
     assert options["failures"] == [early]
     assert options["title"] == "long.wav, the first 30 of 32 s, left"
+
+
+def test_what_is_drawn_again_has_its_attention_though_there_are_pauses(
+    monkeypatch: pytest.MonkeyPatch, make_audio: Callable[..., Path]
+) -> None:
+    asked = []
+
+    class Asked(Recognizer):
+        def transcribe(self, audio: Any, **options: Any) -> Transcript:
+            asked.append(options["attention"])
+            parts = (Segment(0, 1, "ab", attention=_diagonal("ab", 20)),) * 2
+            return Transcript("ab ab", parts, duration=2.0)
+
+    drawn: list[Attention] = []
+    monkeypatch.setattr("asr.report.attention_plot", lambda w, found, *a, **o: drawn.append(found))
+    transcript = Transcript("ab ab", (Segment(0, 1, "ab"),) * 2, duration=2.0)
+    transcript_plot(make_audio("two.wav", 2.0), transcript, "x.png", Asked(tiny_trained()))
+    assert asked == [True]
+    assert "".join(drawn[0].tokens) == "ab ab"
 
 
 def test_failures_are_red(tmp_path: Path) -> None:

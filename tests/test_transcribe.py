@@ -194,6 +194,22 @@ def test_a_recording_of_the_same_name_does_not_pass_for_a_finished_one_nor_write
     assert json.loads(output.read_text("utf-8"))["audio"] == str(tuesday)
 
 
+def test_a_recording_of_the_same_name_and_length_does_not_pass_for_a_finished_one(
+    asr: Asr, make_audio: Make, tmp_path: Path
+) -> None:
+    """As of a recorder that cuts every minute; another spelling of a name is no other recording."""
+    monday, tuesday = make_audio("monday/001.wav", 0.5), make_audio("tuesday/001.wav", 0.5)
+    run = ("--format", "json", "--output-dir", tmp_path / "out")
+    assert asr(monday, *run).exit_code == 0
+    for changed in (1e9, 4e9):
+        os.utime(tuesday, (changed, changed))
+        result = asr(tuesday, *run)
+        assert result.exit_code == 1
+        assert f"is of another recording, {monday}: use another" in result.stderr
+    again = asr(tmp_path / "tuesday" / ".." / "monday" / "001.wav", *run)
+    assert "1 recording is finished and skipped" in again.stderr
+
+
 def test_a_relative_name_does_not_make_two_recordings_one(
     asr: Asr, make_audio: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 from asr.cli.base import BEAM, DEVICE, SOME_FAILED, THREADS, app, complain, make_folder
 from asr.cli.loading import ENGINE, GREEDY, HOTWORDS, INT8, Loading, open_recognizer
 from asr.errors import ConfigError
+from asr.files import is_terminal
 
 if TYPE_CHECKING:
     from asr.evaluate import Evaluation
@@ -52,7 +53,7 @@ def evaluate(
     recognizer = open_recognizer(
         Loading(model, engine, int8, greedy, beam_size, hotwords, threads, device)
     )
-    result = measure(recognizer, utterances, progress=sys.stderr.isatty())
+    result = measure(recognizer, utterances, progress=is_terminal(sys.stderr))
     typer.echo(json.dumps(_figures(result)) if as_json else summary(result))
     if as_json:  # the summary names them too
         for item in result.unreadable:

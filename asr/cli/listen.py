@@ -13,6 +13,7 @@ import typer
 from asr.cli.base import BEAM, MODEL, THREADS, app, note
 from asr.cli.loading import GREEDY, Loading, open_recognizer
 from asr.errors import AsrError, ConfigError
+from asr.files import is_terminal
 
 if TYPE_CHECKING:
     from asr.audio import Waveform
@@ -54,7 +55,7 @@ def listen(
         raise ConfigError("--paced: needs --input; a microphone is never faster")
     if microphone is not None and input_ is not None:
         raise ConfigError("--microphone, --input: only one of them can be listened to")
-    shows = sys.stdout.isatty()
+    shows = is_terminal(sys.stdout)
     options = ListenOptions(pause=pause, partial=partial if shows or paced else 0.0)
     loading = Loading(model, greedy=greedy, beam_size=beam_size, threads=threads)
     recognizer = open_recognizer(loading)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr.files import is_terminal
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -22,7 +24,8 @@ class Follower:
     def __init__(self, plan: "Plan") -> None:
         from asr.bulk import Tally
 
-        self.tally = Tally(failed=len(plan.problems), skipped=len(plan.skipped))
+        self.problems = len(plan.problems)  # which are in no file of the bar
+        self.tally = Tally(failed=self.problems, skipped=len(plan.skipped))
         self.paths = [source.path for source in plan.sources]
         self.sizes = [_size(path) for path in self.paths]
         self.bar = _bar()
@@ -57,7 +60,7 @@ class Follower:
         self.bar.update(
             self.task,
             completed=self.finished + sum(self._share(*item) for item in self.begun.items()),
-            files=f"{tally.done + tally.failed}/{len(self.sizes)}",
+            files=f"{tally.done + tally.failed - self.problems}/{len(self.sizes)}",
             speed=f"{rate:.0f} × real time",
         )
 
@@ -112,7 +115,7 @@ def _bar() -> "Progress":
         disable=not console.is_terminal,
         transient=True,
         # A redirected stdout is the user's file: the bar must not take over what is printed to it.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=is_terminal(sys.stdout),
     )
 
 

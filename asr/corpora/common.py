@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from asr.audio import info
 from asr.errors import AudioError, CorpusError
+from asr.files import is_terminal
 from asr.manifest import Utterance
 from asr.text import normalise
 
@@ -194,7 +195,7 @@ def column(row: Mapping[str, str], names: Iterable[str]) -> str | None:
 
 def with_progress(results: Iterable[T], total: int) -> Iterable[T]:
     """Pass on `results`, with a progress bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         return results
     from rich.console import Console
     from rich.progress import track

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from asr.errors import CorpusError
+from asr.files import is_terminal
 
 MARKER = ".complete"
 _CHUNK = 1 << 20
@@ -243,7 +244,7 @@ def _fetch_once(url: str, part: Path, start: int, timeout: float) -> None:
 
 @contextmanager
 def _progress(start: int, total: int | None) -> Iterator[Callable[[float], None]]:
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda size: None
         return
     from rich.console import Console

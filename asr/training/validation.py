@@ -51,7 +51,8 @@ class Validation:
             if self.phonemes:
                 return {"per": phoneme_error_rate(trained, self.utterances)}
             result = evaluate(Recognizer(trained, device=self.device), self.utterances)
-        return {"wer": result.wer, "cer": result.cer, "diagonality": result.diagonality}
+        figures = {"wer": result.wer, "cer": result.cer, "diagonality": result.diagonality}
+        return {name: value for name, value in figures.items() if value is not None}
 
     def picture(self, trained: Trained, path: Path) -> None:
         """Draw the attention on the first dev utterance that has any, as a PNG."""

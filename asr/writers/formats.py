@@ -114,9 +114,9 @@ def chosen(names: str) -> dict[str, Writer]:
 
     Raises ConfigError, listing the formats, for an unknown name.
     """
-    if names == "all":
-        return dict(WRITERS)
     wanted = [name.strip() for name in names.split(",")]
+    if "all" in wanted:
+        return dict(WRITERS)
     for name in wanted:
         if name not in WRITERS:
             known = ", ".join(WRITERS)
