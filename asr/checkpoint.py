@@ -64,6 +64,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Trained:
         raise CheckpointError(
             f"{path}: the state of a training, not a model; model.pt, best.pt and step-*.pt beside it are models"
         )
+    if "lm_format" in content:
+        raise CheckpointError(f"{path}: a language model, not a recognizer")
     version = content.get("format")
     if version != FORMAT:
         raise CheckpointError(f"{path}: model format {version!r}; this version reads {FORMAT}")

@@ -29,7 +29,7 @@ from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
 from asr.model import Memory, ModelOptions, Seq2Seq
-from asr.search_file import INSIDE, copy_search
+from asr.search_file import copy_search, search_files
 from asr.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -123,7 +123,7 @@ def _exported(folder: Path) -> list[str]:
         graphs = [f"{name}.onnx" for name in description["graphs"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [DESCRIPTION, INSIDE, *graphs]
+    return [DESCRIPTION, *search_files(folder), *graphs]
 
 
 def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None = None) -> Trained:

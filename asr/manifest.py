@@ -32,13 +32,18 @@ def read(path: str | Path) -> list[Utterance]:
 
     Raises ManifestError naming the file, and the line where one is wrong.
     """
+    return [utterance for _, utterance in numbered(path)]
+
+
+def numbered(path: str | Path) -> list[tuple[int, Utterance]]:
+    """Read a manifest as `read` does, each utterance with the number of its line."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ManifestError(f"{path}: cannot read manifest: {reason}") from error
-    return [_parse(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(n, _parse(line, path, n)) for n, line in enumerate(lines, 1) if line.strip()]
 
 
 def write(path: str | Path, utterances: Iterable[Utterance]) -> None:

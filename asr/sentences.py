@@ -37,26 +37,23 @@ class Sentence(NamedTuple):
 
 
 def read(paths: Iterable[str | Path], skip: Sequence[str] = ()) -> list[Sentence]:
-    """All sentences of texts (.gz or not) and manifests (.jsonl), in their order.
+    """All sentences of texts (.gz or not) and manifests (.jsonl, or what begins with a JSON object), in their order.
 
     `skip` leaves out the sentences that begin on some lines of a file: "books.txt.gz:1200-5600".
 
     Raises CorpusError naming the file that cannot be read, is not UTF-8 or has no words; ManifestError likewise;
-    ConfigError for a `skip` that names none of the files or no lines.
+    ConfigError for a `skip` that names none of the files, or lines of which none is there.
     """
     names = [str(path) for path in paths]
     skipped = line_ranges(skip, names)
+    last: dict[str, int] = {}  # line of each file, by its name
     found: list[Sentence] = []
     for path in names:
-        before = len(found)
-        if path.endswith(".jsonl"):
-            utterances = manifest.read(path)
-            texts: Iterable[tuple[str, int]] = (
-                (utterance.text, number) for number, utterance in enumerate(utterances, 1)
-            )
-        else:
-            texts = _pieces(_text(path))
-        without = skipped.get(Path(path).name, [])
+        before, name = len(found), Path(path).name
+        texts = _manifest_or_text(path)
+        spoken = [line for text, line in texts if text.strip()]
+        last[name] = max(spoken, default=last.get(name, 0))
+        without = skipped.get(name, [])
         for text, line in texts:
             if any(line in lines for lines in without):
                 continue
@@ -64,6 +61,11 @@ def read(paths: Iterable[str | Path], skip: Sequence[str] = ()) -> list[Sentence
                 found.append(Sentence(normalised, path, line))
         if len(found) == before:
             raise CorpusError(f"{path}: no words in it")
+    for name, ranges in skipped.items():
+        if beyond := [lines for lines in ranges if lines.start > last[name]]:
+            raise ConfigError(
+                f"skip {name}:{beyond[0].start}-{beyond[0].stop - 1}: its last text is on line {last[name]}"
+            )
     return found
 
 
@@ -86,12 +88,20 @@ def line_ranges(skip: Sequence[str], paths: Sequence[str]) -> dict[str, list[ran
     ranges: dict[str, list[range]] = {}
     for entry in skip:
         match = _LINES.fullmatch(entry)
-        if match is None:
+        if match is None or not 1 <= int(match[2]) <= int(match[3]):
             raise ConfigError(f"skip {entry!r}: must be FILE:FIRST-LAST, as in books.txt:120-560")
         if match[1] not in names:
             raise ConfigError(f"skip {entry!r}: {match[1]} is not among {', '.join(sorted(names))}")
         ranges.setdefault(match[1], []).append(range(int(match[2]), int(match[3]) + 1))
     return ranges
+
+
+def _manifest_or_text(path: str) -> list[tuple[str, int]]:
+    """What is said or written in a file, piece by piece, with the lines on which they begin."""
+    text = "" if path.endswith(".jsonl") else _text(path)
+    if path.endswith(".jsonl") or text.lstrip().startswith("{"):
+        return [(utterance.text, number) for number, utterance in manifest.numbered(path)]
+    return list(_pieces(text))
 
 
 def _text(path: str) -> str:

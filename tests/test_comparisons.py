@@ -58,7 +58,7 @@ def test_rates_by_length_count_each_row_in_its_stretch(
         (2.9, 4, 0, 1, 1, 20, 4, ""),
         (13.0, 10, 0, 0, 0, 50, 0, ""),
     ]
-    rows.append((4.0, 9, 9, 0, 0, 9, 9, "unreadable"))
+    rows.append(("",) * 7 + ("unreadable",))  # as asr evaluate writes it
     folder = tmp_path / "model-a"
     folder.mkdir()
     with (folder / "dev.tsv").open("w", encoding="utf-8", newline="") as file:

@@ -37,4 +37,10 @@ def test_a_folder_becomes_a_measured_model(folder: Path, run_recipe: RunRecipe) 
     assert ran.stdout.count("2 scored") == 2  # greedy, and by the search that it then has
     assert default_search(run / "model.pt")[0].in_use()["ngram"] is not None
     assert len((run / "dev.tsv").read_text().splitlines()) == 3
+    other = folder / "deeper" / folder.name
+    other.mkdir(parents=True)
+    command = [ROOT / "recipes/custom/run.sh", other]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"of another folder, {folder}: remove or rename it" in refused.stderr
     assert json.loads((run / "check.json").read_text())

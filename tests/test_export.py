@@ -1,3 +1,4 @@
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -330,6 +331,9 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     model.with_suffix(".toml").unlink()
     assert _export(model, "--output", folder, *checked).exit_code == 0
     assert load(folder).options == DecodingOptions()  # the search of the earlier one is gone
+    named = {"model.json", "whisper.onnx", "mine.txt"}
+    graphs = {f"{name}.onnx" for name in json.loads((folder / "model.json").read_text())["graphs"]}
+    assert {path.name for path in folder.iterdir()} == named | graphs  # with all its files
     assert (folder / "mine.txt").read_text() == "notes"
     assert (folder / "whisper.onnx").read_text() == "notes"
 

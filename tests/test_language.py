@@ -15,7 +15,7 @@ from asr import config, leaks, manifest, sentences
 from asr.cli import app
 from asr.errors import AsrError, ConfigError, CorpusError, TrainingError
 from asr.language import perplexity
-from asr.language.perplexity import of_lstm, of_words
+from asr.language.perplexity import of_lstm, of_words, perplexity_of
 from asr.language.training import LmTrainingOptions, TextOptions, train
 from asr.lm_checkpoint import load_lm
 from asr.manifest import Utterance
@@ -105,6 +105,18 @@ def test_manifests_are_read_and_normalised(tmp_path: Path) -> None:
         "one two",
         "three four",
     ]
+
+
+def test_a_manifest_of_another_ending_is_one_and_lines_are_its_own(tmp_path: Path) -> None:
+    _manifest(tmp_path / "m.jsonl", "one two", "three", "four")
+    lines = (tmp_path / "m.jsonl").read_text(encoding="utf-8").splitlines()
+    path = _lines(tmp_path / "test_manifest.json", lines[0], "", *lines[1:])
+    assert [(s.text, s.line) for s in sentences.read([path])] == [
+        ("one two", 1),
+        ("three", 3),
+        ("four", 4),
+    ]
+    assert _texts(path, skip=["test_manifest.json:3-3"]) == ["one two", "four"]
 
 
 def test_lines_can_be_left_out(tmp_path: Path) -> None:
@@ -248,6 +260,35 @@ def test_a_longer_training_goes_on_from_before_the_rate_fell(
     assert longer.info["steps"] == 16
 
 
+def test_the_best_model_of_an_end_that_is_given_up_is_not_chosen(tmp_path: Path) -> None:
+    short = {"max_steps": 8, "cooldown": 0.5, "validate_every": 2}
+    _train(tmp_path / "run", tmp_path, **short)
+    longer = {"max_steps": 16, "cooldown": 0.5}  # and nothing is validated
+    info = load_lm(_train(tmp_path / "run", tmp_path, **longer)).info
+    assert (info["chosen"], info["steps"]) == ("last", 16)
+    assert [row["step"] for row in info["validations"]] == [2, 4]
+    assert 0 < info["epochs"] <= 16
+
+
+def test_other_texts_than_it_began_with_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(tmp_path / "run", tmp_path, max_steps=2)
+    _train(tmp_path / "run", tmp_path, max_steps=4)
+    said = "its texts are not what it began with"
+    assert said not in capsys.readouterr().err
+    text = TextOptions(train=(str(_lines(tmp_path / "other.txt", "hello there")),))
+    options = LmTrainingOptions(max_steps=6)
+    train(tmp_path / "run", lm=TINY, text=text, training=options)
+    assert said in capsys.readouterr().err
+
+
+def test_a_perplexity_too_large_for_a_number_is_infinite() -> None:
+    assert perplexity_of(1e6, 2) == math.inf
+    assert perplexity_of(math.log(8), 3) == pytest.approx(2)
+    assert math.isnan(perplexity_of(0.0, 0))
+
+
 def test_a_new_beginning_forgets_the_old_state(tmp_path: Path) -> None:
     path = _train(tmp_path / "a", tmp_path, max_steps=4)
     first = load_lm(path).model.state_dict()
@@ -340,6 +381,13 @@ def test_lm_ngram_refuses_leaks_and_lines_that_are_not_there(tmp_path: Path) -> 
     assert refused.exit_code == 2
     assert "error: 1 of 2 sentences hold text that is kept out" in refused.stderr
     assert not model.exists()
+    for lines, message in (
+        ("9-12", "its last text is on line 2"),
+        ("2-1", "must be FILE:FIRST-LAST"),
+    ):
+        wrong = _asr("lm", "ngram", text, "--skip", f"t.txt:{lines}", "--output", model)
+        assert wrong.exit_code == 2
+        assert message in wrong.stderr
     left_out = ("--skip", "t.txt:2-2")
     assert _asr("lm", "ngram", text, "--exclude", dev, *left_out, "--output", model).exit_code == 0
 

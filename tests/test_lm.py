@@ -110,7 +110,7 @@ def test_what_is_no_language_model_is_named(tmp_path: Path) -> None:
 def test_a_language_model_is_not_taken_for_a_recognizer(tmp_path: Path) -> None:
     path = tmp_path / "lm.pt"
     save_lm(path, TrainedLm(_model(), TOKENIZER, {}))
-    with pytest.raises(CheckpointError, match=r"lm\.pt: model format None"):
+    with pytest.raises(CheckpointError, match=r"lm\.pt: a language model, not a recognizer"):
         checkpoint.load(path)
 
 

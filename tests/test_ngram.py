@@ -153,7 +153,7 @@ def test_probabilities_sum_to_1(options: NgramOptions) -> None:
 
 
 def test_pruning_keeps_to_the_size_and_loses_little() -> None:
-    sentences, held_out = _sentences(), _sentences(50, seed=4)
+    sentences = _sentences()
     full = build(sentences, NgramOptions(3))
     losses = []
     for share in (1.0, 0.5, 0.2):
@@ -165,7 +165,6 @@ def test_pruning_keeps_to_the_size_and_loses_little() -> None:
     full_loss = -sum(_log_prob(NgramModel(full), s) for s in sentences)
     assert losses[0] == pytest.approx(full_loss)
     assert losses == sorted(losses)
-    assert held_out  # another text: pruning may even help it
 
 
 def test_a_vocabulary_of_the_most_frequent_words() -> None:

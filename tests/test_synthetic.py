@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from asr import manifest
 from asr.errors import CorpusError
@@ -178,7 +179,8 @@ def test_same_seed_gives_the_same_corpus_however_many_work_at_it(
 ) -> None:
     first = _make(tmp_path / "a", 0.004)
     other = _make(tmp_path / "c", 0.004, seed=1)
-    with ThreadPoolExecutor(3) as pool:  # starting processes would take seconds
+    one_each = ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,))
+    with one_each as pool:  # starting processes would take seconds
         monkeypatch.setattr(make_speech, "_mapper", lambda workers: nullcontext(pool.map))
         second = _make(tmp_path / "b", 0.004, workers=3)
     assert [u.id for u in first] == [u.id for u in second]

@@ -12,6 +12,7 @@ from asr.model.lm import LanguageModel
 from asr.tokenizer import Tokenizer, WordTokenizer
 
 BATCH_LOG_PROBS = 4_000_000  # at once
+MOST_NATS = 700.0  # whose exponential is a number
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,19 @@ class Perplexity:
     @property
     def per_word(self) -> float:
         """The perplexity of words and ends, unknown words left out."""
-        return _exp(self.nats - self.unknown_nats, self.words - self.unknown + self.sentences)
+        return perplexity_of(
+            self.nats - self.unknown_nats, self.words - self.unknown + self.sentences
+        )
 
     @property
     def per_word_with_unknown(self) -> float:
         """The perplexity of words and ends, unknown words counted as <unk>."""
-        return _exp(self.nats, self.words + self.sentences)
+        return perplexity_of(self.nats, self.words + self.sentences)
 
     @property
     def per_character(self) -> float:
         """The perplexity of characters and ends."""
-        return _exp(self.nats, self.characters + self.sentences)
+        return perplexity_of(self.nats, self.characters + self.sentences)
 
     @property
     def unknown_rate(self) -> float:
@@ -100,5 +103,8 @@ def _sizes(sentences: Sequence[str]) -> tuple[int, int, int]:
     return len(sentences), words, sum(map(len, sentences))
 
 
-def _exp(nats: float, count: int) -> float:
-    return math.exp(nats / count) if count else math.nan
+def perplexity_of(nats: float, count: float) -> float:
+    """exp(nats / count); infinite where that is too large for a number, NaN where nothing was counted."""
+    if not count:
+        return math.nan
+    return math.exp(nats / count) if nats / count < MOST_NATS else math.inf

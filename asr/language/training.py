@@ -1,5 +1,6 @@
 """Texts and options in, a trained and measured language model out: the visible loop, read from the top."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from asr import leaks, sentences
 from asr.batching import epoch_batches
 from asr.devices import checked_device, trains_in_bf16
 from asr.errors import TrainingError
-from asr.language.perplexity import encoded, of_lstm, padded
+from asr.language.perplexity import encoded, of_lstm, padded, perplexity_of
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
 from asr.model.lm import CharacterLm, LanguageModel, LmOptions, WordLm
 from asr.options import check_range
@@ -46,7 +47,7 @@ class TextOptions:
     skip: tuple[str, ...] = ()  # lines of them that are left out: "books.txt.gz:1200-5600"
     dev: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()  # training text that holds text of these, or of dev, is refused
-    batch_tokens: int = 4000  # characters or words of a step, padding included
+    batch_tokens: int = 4000  # characters or words of a step; a sentence counts as a multiple of 32
 
     def __post_init__(self) -> None:
         check_range(self, "text", ("batch_tokens",), 1)
@@ -174,11 +175,15 @@ def _restore(
     progress = state.resume(run.output, run.model, run.optimizer, back, tokens) if resume else None
     if progress is not None:
         run.progress = progress
-        hours = run.progress.elapsed / 3600
+        hours = progress.elapsed / 3600
         run.monitor.say(f"going on from step {run.progress.step}, {hours:.2f} h")
     else:
         for name in (state.LAST, state.PLATEAU, state.BEST):
             (run.output / name).unlink(missing_ok=True)
+    digest = hashlib.sha256(repr(run.rows).encode()).hexdigest()[:16]
+    run.progress.data = run.progress.data or digest
+    if run.progress.data != digest:
+        run.monitor.say("its texts are not what it began with; --no-resume begins anew")
     for parameters in run.optimizer.param_groups:
         parameters["weight_decay"] = training.weight_decay
     run.monitor.begin(run.progress.step)
@@ -254,9 +259,9 @@ def _step(run: _Run, tokens: Tensor, training: LmTrainingOptions) -> None:
 def _show(run: _Run, fraction: float) -> None:
     """Move the progress bar, where there is one."""
     if run.monitor.live is not None:
-        nats = run.sums["nats"] / run.sums["targets"]
+        perplexity = perplexity_of(run.sums["nats"], run.sums["targets"])
         progress = run.progress
-        text = f"step {progress.step}  epoch {progress.epoch}  perplexity {math.exp(nats):.3f}"
+        text = f"step {progress.step}  epoch {progress.epoch}  perplexity {perplexity:.3f}"
         run.monitor.live.update(run.monitor.live.task_ids[0], completed=fraction, description=text)
 
 
@@ -264,7 +269,7 @@ def _log(run: _Run, rate: float) -> None:
     """Show and keep the means since the last call, and the speed."""
     seconds = time.perf_counter() - run.monitor.started
     row = {
-        "perplexity": math.exp(run.sums["nats"] / run.sums["targets"]),
+        "perplexity": perplexity_of(run.sums["nats"], run.sums["targets"]),
         "gradient_norm": run.sums["gradient_norm"] / run.sums["steps"],
         "learning_rate": rate,
         "tokens_per_second": run.sums["targets"] / seconds,
@@ -287,11 +292,12 @@ def _validate(run: _Run) -> None:
     row = _measure(run, run.trained)
     run.monitor.write("dev", run.progress, row)
     run.monitor.say(f"step {run.progress.step}  dev  {_in_words(row)}")
-    best = min((past["character"] for past in run.progress.history), default=math.inf)
-    run.progress.history.append({"step": run.progress.step} | row)
-    better = row["character"] < best
-    run.progress.worse = 0 if better else run.progress.worse + 1
+    progress = run.progress
+    progress.history.append({"step": progress.step} | row)
+    better = row["character"] < progress.best_wer
+    progress.worse = 0 if better else progress.worse + 1
     if better:
+        progress.best_wer = row["character"]
         save_lm(run.output / state.BEST, run.trained)
 
 
@@ -306,6 +312,7 @@ def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
     """Save the state, and as the final model the better on dev of: the last and the best."""
     end(run.progress)
     run.save(state.LAST)
+    batches = len(_batches(run, text, training.seed, run.progress.epoch))
     candidates = {"last": run.trained}
     if (run.output / state.BEST).exists():
         candidates["best"] = load_lm(run.output / state.BEST, device=run.device)
@@ -316,7 +323,7 @@ def _finish(run: _Run, text: TextOptions, training: LmTrainingOptions) -> None:
             run.monitor.say(f"{name}  dev  {_in_words(row)}")
     info: dict[str, Any] = {
         "steps": run.progress.step,
-        "epochs": run.progress.epoch,
+        "epochs": round(run.progress.epoch + run.progress.batch / batches, 2),
         "training_hours": round(run.progress.elapsed / 3600, 3),
         "sentences": len(run.rows),
         "tokens": sum(len(row) - 1 for row in run.rows),

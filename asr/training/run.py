@@ -275,15 +275,14 @@ def _read_ids(path: str) -> set[str]:
 
 
 def _sentences(
-    manifests: Sequence[tuple[str, list[Utterance]]],
-    chosen: Sequence[tuple[str, list[Utterance]]],
+    manifests: Sequence[str], chosen: Sequence[tuple[str, list[Utterance]]]
 ) -> list[sentences.Sentence]:
     """The transcripts of those chosen of the manifests' utterances, with their manifests and lines."""
     ids = {utterance.id for _, utterances in chosen for utterance in utterances}
     return [
         sentences.Sentence(text, name, line)
-        for name, utterances in manifests
-        for line, utterance in enumerate(utterances, 1)
+        for name in manifests
+        for line, utterance in manifest.numbered(name)
         if utterance.id in ids and (text := normalise(utterance.text))
     ]
 
@@ -303,7 +302,7 @@ def load_data(
             raise TrainingError(f"{path}: the manifest has no utterances")
     chosen = _chosen(manifests, data.only, monitor) if data.only else manifests
     if data.exclude:
-        leaks.refuse(_sentences(manifests, chosen), sentences.read(data.exclude))
+        leaks.refuse(_sentences(data.train, chosen), sentences.read(data.exclude))
     with monitor.bar("features") as on_progress:
         examples = load_training_set(
             chosen,

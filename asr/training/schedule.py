@@ -106,7 +106,7 @@ class Progress:
     skipped_steps: int = 0  # with a gradient that was not finite
     cooldown_step: int = -1  # where the learning rate began to fall; -1 is not yet
     end_step: int = -1  # where it reaches 0; -1 if that is not yet or the hours decide
-    best_wer: float = float("inf")  # on dev; of phonemes where they learn alone
+    best_wer: float = float("inf")  # on dev; of phonemes where they learn alone; a LM's perplexity
     worse: int = 0  # validations since the best
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
     begun_with: dict[str, Any] = field(default_factory=dict)  # training of the model begun with

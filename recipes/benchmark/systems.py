@@ -220,7 +220,7 @@ def _search(plan: Plan, model: Path) -> Any:
     if search.options.beam_size == 1:
         search = replace(search, options=DecodingOptions(beam_size=8, ctc_weight=0.3))
     if plan.lm:
-        search = replace(search, lm=load_lm(plan.lm))
+        search = replace(search, lm=load_lm(plan.lm, "characters"))
     return replace(search, ngram=NgramModel.load(plan.ngram)) if plan.ngram else search
 
 

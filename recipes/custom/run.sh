@@ -14,6 +14,12 @@ PATH="$PWD/.venv/bin:$PATH"
 source recipes/librispeech/search.sh
 run="runs/custom-$(basename "$folder")"
 manifests="$run/manifests"
+mkdir -p "$run"
+[ -f "$run/folder" ] || echo "$folder" >"$run/folder"
+if [ "$(cat "$run/folder")" != "$folder" ]; then
+    echo "$run: of another folder, $(cat "$run/folder"): remove or rename it" >&2
+    exit 2
+fi
 
 # Exit status 1 says that some utterances cannot be used or look odd; they are named, and the rest is good to train on.
 asr prepare folder "$folder" --output "$manifests" --name custom --holdout "${HOLDOUT:-0.1}" \
@@ -24,5 +30,5 @@ asr train recipes/librispeech/here.toml --output "$run" \
 echo "== held out, greedy"
 asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --greedy || [ $? -eq 1 ]
 echo "== held out, with the search of $run/model.toml"
-asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --output "$run/dev.tsv"
+asr evaluate "$run/model.pt" "$manifests/custom-dev.jsonl" --output "$run/dev.tsv" || [ $? -eq 1 ]
 echo "next: asr transcribe RECORDING --model '$run/model.pt'"

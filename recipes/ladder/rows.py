@@ -40,7 +40,8 @@ def error_rate(path: Path, counts: tuple[tuple[str, ...], str] = WORDS) -> float
     """Corpus-level error rate of the rows that `asr evaluate --output` wrote."""
     errors, total = counts
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        read = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows = [row for row in read if not row.get("error")]
     return sum(int(row[name]) for row in rows for name in errors) / sum(
         int(row[total]) for row in rows
     )

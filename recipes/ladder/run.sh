@@ -38,8 +38,8 @@ score() { # name: the bundled search goes beside the model, whose default it so 
     local run="runs/ladder/$1"
     cp asr/assets/english-* "$run/"
     cp asr/assets/english.toml "$run/model.toml"
-    [ -f "$run/greedy.tsv" ] || asr evaluate "$run/model.pt" "$dev" --greedy --output "$run/greedy.tsv"
-    [ -f "$run/search.tsv" ] || asr evaluate "$run/model.pt" "$dev" --limit 150 --output "$run/search.tsv"
+    [ -f "$run/greedy.tsv" ] || asr evaluate "$run/model.pt" "$dev" --greedy --output "$run/greedy.tsv" || [ $? -eq 1 ]
+    [ -f "$run/search.tsv" ] || asr evaluate "$run/model.pt" "$dev" --limit 150 --output "$run/search.tsv" || [ $? -eq 1 ]
 }
 
 lines=$(changes recipes/ladder/changes.txt "$@")

@@ -11,8 +11,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
-text=${1:-data/text}
-shift || true
+case ${1:---} in
+--*) text=data/text ;;
+*) text=$1 && shift ;;
+esac
 manifests=data/manifests
 
 train=("$text"/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)

@@ -15,9 +15,9 @@ EDGES = (0.0, 3.0, 6.0, 12.0, float("inf"))  # seconds
 
 def rates(rows: Sequence[dict[str, str]], edges: Sequence[float] = EDGES) -> list[str]:
     """WER and CER in percent of the rows in each stretch of lengths, and of all; "-" where there are none."""
-    found = []
+    found, rows = [], [row for row in rows if not row["error"]]
     for low, high in [*pairwise(edges), (0.0, float("inf"))]:
-        chosen = [row for row in rows if low <= float(row["duration"]) < high and not row["error"]]
+        chosen = [row for row in rows if low <= float(row["duration"]) < high]
         words = sum(int(row["reference_words"]) for row in chosen)
         characters = sum(int(row["reference_characters"]) for row in chosen)
         wrong = sum(

@@ -155,9 +155,14 @@ def make_corpus(
 
 @contextmanager
 def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Utterance | str]]]:
-    """A `map` over so many processes; over none where one is enough."""
+    """A `map` over so many processes; over none where one is enough. Sums are rounded otherwise by several threads."""
     if workers == 1:
-        yield map
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield map
+        finally:
+            torch.set_num_threads(threads)
         return
     # Forking after torch has started threads may hang.
     context = multiprocessing.get_context("spawn")
