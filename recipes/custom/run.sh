@@ -3,8 +3,8 @@
 #
 # FOLDER holds recordings, each with its text in a .txt file of the same name, in any depth of subfolders.
 # HOLDOUT (environment; default 0.1) is the fraction, or number, of utterances kept for scoring. Everything goes to
-# runs/custom-<name of FOLDER>; the same command again goes on where it was interrupted. The network and its training are
-# those of the bundled model, so that a training can begin with its weights (--init).
+# runs/custom-<name of FOLDER>, features to data/cache; the same command again goes on where it was interrupted. The network
+# and its training are those of the bundled model's first part, so that a training can begin with its weights (--init).
 set -euo pipefail
 [ $# -ge 1 ] && [ -d "$1" ] || { echo "usage: recipes/custom/run.sh FOLDER [asr train options]; FOLDER must exist" >&2; exit 2; }
 folder=$(cd "$1" && pwd)

@@ -72,7 +72,7 @@ def main() -> None:
     try:
         utterances = sample(manifest.read(options.manifest), options.per_speaker)
         if options.model:
-            judged = evaluate.evaluate(recognizer.load(options.model), utterances)
+            judged = evaluate.evaluate(recognizer.load(options.model, search="greedy"), utterances)
             if judged.unreadable:
                 sys.exit(f"error: {judged.unreadable[0].reason}")
             counts = [row.words for row in judged.rows]
