@@ -135,7 +135,7 @@ def check(
     for name, utterances in manifests.items():
         texts = [normalise(utterance.text) for utterance in utterances]
         headers = _headers(utterances) if options.open_audio else [None] * len(utterances)
-        figures.append(_figures(name, utterances, texts, headers))
+        figures.append(_figures(name, utterances, texts, headers, options.alphabet))
         for utterance, text, header in zip(utterances, texts, headers, strict=True):
             found = (
                 *_check_audio(utterance, header, options),
@@ -214,14 +214,18 @@ def _header(utterance: Utterance) -> _Header:
 
 
 def _figures(
-    name: str, utterances: Sequence[Utterance], texts: Sequence[str], headers: Sequence[_Header]
+    name: str,
+    utterances: Sequence[Utterance],
+    texts: Sequence[str],
+    headers: Sequence[_Header],
+    alphabet: str,
 ) -> ManifestReport:
     seconds = sorted(utterance.duration for utterance in utterances) or [0.0]
     rates = [
         len(text) / u.duration for u, text in zip(utterances, texts, strict=True) if u.duration > 0
     ]
     characters = Counter(
-        char for u in utterances for char in u.text.lower() if char not in ALPHABET
+        char for u in utterances for char in u.text.lower() if char not in alphabet
     )
     return ManifestReport(
         name=name,

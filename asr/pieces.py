@@ -169,7 +169,7 @@ def _next_cut(
     longest, padding, pause, left_over = map(
         _frames, (options.max_seconds, options.padding, options.max_pause, LEFT_OVER)
     )
-    settling = pause + _frames(options.min_speech) + 1
+    settling = pause + _frames(options.min_speech) + _frames(options.min_silence) + 1
     if not runs:
         return None
     start, last = max(0, runs[0][0] - padding), runs[-1][1]

@@ -70,6 +70,7 @@ def test_an_alphabet_without_a_letter_names_it() -> None:
     options = replace(NO_AUDIO, alphabet="abcdefghijklmnopqrstuvwx '")
     report = check({"train": [_utterance(text="lazy")]}, options=options)
     assert [(f.check, f.detail[:3]) for f in report.findings] == [("outside alphabet", "y z")]
+    assert report.manifests[0].raw_characters == {"y": 1, "z": 1}
 
 
 @pytest.mark.parametrize(("text", "fits"), [("abcde", True), ("aabcd", False), ("abcdef", False)])

@@ -256,6 +256,19 @@ def test_scheduled_sampling_reads_nothing_or_only_its_own_guesses() -> None:
         assert not torch.allclose(some, guessed)
 
 
+@pytest.mark.parametrize("input_feeding", [True, False])
+def test_all_of_the_decoder_learns_from_its_own_guesses_in_bf16(input_feeding: bool) -> None:
+    model = tiny_model(kind="location", input_feeding=input_feeding)
+    features, tokens = random_features(20, 8), random_tokens(5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = LossWeights(ctc=0.3, sampling=1.0)
+        losses = model(*padded(features), *padded(tokens, TOKENIZER.pad), weights)
+    losses.total.backward()
+    for name, weight in model.decoder.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+
+
 def test_inputs_begin_with_sos_and_targets_end_with_eos() -> None:
     pad, sos, eos = TOKENIZER.pad, TOKENIZER.sos, TOKENIZER.eos
     tokens, lengths = padded([torch.tensor([4, 5, 6]), torch.tensor([7])], pad)

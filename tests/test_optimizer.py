@@ -17,6 +17,7 @@ def network() -> nn.Module:
             "rnn": nn.LSTM(160, 128),
             "readout": nn.Linear(128, 128),
             "output": nn.Linear(128, 30),  # too few rows for Muon
+            "narrow": nn.LSTM(160, 64),  # so has each of its gates
         }
     )
 
@@ -24,9 +25,11 @@ def network() -> nn.Module:
 def learn(model: nn.Module, together: optimizer.Together, steps: range) -> None:
     for step in steps:
         generator = torch.Generator().manual_seed(step)
-        values, _ = model["rnn"](torch.randn(7, 4, 160, generator=generator))
+        inputs = torch.randn(7, 4, 160, generator=generator)
+        values, (narrow, _) = model["rnn"](inputs)[0], model["narrow"](inputs)[1]
         together.zero_grad()
-        model["output"](model["readout"](values)).square().mean().backward()
+        loss = model["output"](model["readout"](values)).square().mean() + narrow.square().mean()
+        loss.backward()
         for group in together.param_groups:
             group["lr"] = 1e-2
         together.step()

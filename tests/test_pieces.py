@@ -183,6 +183,21 @@ def test_what_counts_as_speech_still_does_after_a_cut(monkeypatch: pytest.Monkey
         assert other.speech == pytest.approx((one.end, 27.0), abs=0.1)
 
 
+def test_a_short_sound_in_a_pause_is_the_same_wherever_a_block_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A blip of three frames, and the dip of three after it that speech closes."""
+    lengths = ((20, 0.0), (100, 0.9), (12, 0.0), (3, 0.9), (3, 0.0), (80, 0.9), (60, 0.0))
+    probabilities = np.concatenate([np.full(n, p, np.float32) for n, p in lengths])
+    monkeypatch.setattr(module, "detector", lambda: Told(probabilities))
+    waveform = np.zeros(len(probabilities) * FRAME, np.float32)
+    whole = spans(list(cut([waveform], sample_rate=RATE)))
+    assert len(whole) == 1
+    for frame in range(118, 150):
+        blocks = [waveform[: frame * FRAME], waveform[frame * FRAME :]]
+        assert spans(list(cut(blocks, sample_rate=RATE))) == whole, frame
+
+
 def test_batches_hold_pieces_of_like_length() -> None:
     pieces = [Piece(silence(s), 0.0, s, (0.0, s)) for s in (1, 5, 2, 4, 3)]
     assert list(batches(pieces, 9.0)) == [[1], [3, 4], [2, 0]]

@@ -149,6 +149,34 @@ def test_long_recordings_are_scored_exactly_though_few_frames_are_looked_at(paus
     assert widest < 250 + pause
 
 
+def test_noise_that_is_left_unread_does_not_hide_what_follows() -> None:
+    """14 s in which a blank is likeliest, but not by much: all hypotheses pay for it, more than MARGIN."""
+    noise = torch.full((350, SIZE), 0.6 / (SIZE - 1))
+    noise[:, BLANK] = 0.4
+    said = torch.full((6, SIZE), 0.001)
+    said[torch.arange(6), torch.tensor([5, BLANK, 6, BLANK, 7, BLANK])] = 1 - 0.001 * (SIZE - 1)
+    log_probs = torch.cat([noise, said]).log()
+    utterance = Frames.of(log_probs)
+    (sound,) = utterance.extend([utterance.begin()], [(5, 6, 7)])
+    sizes = torch.tensor([len(log_probs)]), torch.tensor([3])
+    labels = torch.tensor([[5, 6, 7]])
+    loss = ctc_loss(log_probs.double()[:, None], labels, *sizes, blank=BLANK, reduction="sum")
+    assert -float(loss) < -300
+    assert sound.whole == pytest.approx(-float(loss), abs=1e-6)
+
+
+def test_what_begins_with_more_words_is_never_likelier() -> None:
+    """Though a word that may sound as it likes is placed where it is likeliest, and may be placed at many frames."""
+    frames = torch.tensor([5, BLANK] * 10)
+    log_probs = (12.0 * torch.nn.functional.one_hot(frames, SIZE)).log_softmax(-1)
+    utterance = Frames.of(log_probs)
+    sound = utterance.begin()
+    for word in ((ANYTHING,), (5,), (5,), (ANYTHING,), (5,)):
+        before = sound
+        (sound,) = utterance.extend([sound], [word])
+        assert sound.whole <= sound.prefix <= before.prefix
+
+
 def test_a_hot_word_that_the_dictionary_lacks_may_sound_as_it_likes() -> None:
     log_probs = noise(1, 14)
     plain, memory = scorer(log_probs, torch.tensor([14]))

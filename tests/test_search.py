@@ -557,6 +557,18 @@ def test_hot_words_are_found_by_the_search() -> None:
         assert ("bab" in TOKENIZER.decode(best.tokens).split()) == wanted
 
 
+def test_hot_words_without_a_boost_change_nothing() -> None:
+    model = JointToy(TOKENIZER, seed=0)
+    memory = model.memory([8])
+    hot = HotWords.build(["bab", "abb"], TOKENIZER)
+    options = DecodingOptions(6, hotword_boost=0.0, ngram_weight=1.0, unknown_penalty=4.0, **SHORT)
+    plain = Search(options, ngram=ToyWords())
+    asked = replace(plain, hotwords=hot)
+    assert asked.in_use()["hotwords"] is None
+    found = [decode(model, memory, TOKENIZER, search)[0][0] for search in (plain, asked)]
+    assert (found[0].tokens, found[0].score) == (found[1].tokens, found[1].score)
+
+
 def test_hot_words_are_written_as_transcripts_are(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("O’Brien\nDr. Smith\nJean-Luc\ncafé\n", encoding="utf-8")

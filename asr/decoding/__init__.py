@@ -38,4 +38,4 @@ def decode(
         memory = model.with_speller(memory)
     if search.options.beam_size > 1 or len(search.scorers(model, tokenizer)) > 1:
         return beam(model, memory, tokenizer, search)
-    return [[best] for best in greedy(model, memory, tokenizer, search.options)]
+    return [[best] for best in greedy(model, memory, tokenizer, search.order)]

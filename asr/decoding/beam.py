@@ -40,11 +40,11 @@ def beam(
 ) -> list[list[Hypothesis]]:
     """Search with `beam_size` hypotheses an utterance; n-best lists, best first, in the batch's order.
 
-    At each step the beam_size best candidates of an utterance are those with the highest normalised score; those
-    that are eos end, and the beam is filled up with the next best. Those that have ended are put in order by
-    `search.order`. The best result never scores below that of greedy search with the same scorers. An utterance
-    without memory is not decoded: it has one hypothesis without tokens. Raises ConfigError where the search does not
-    fit the model.
+    At each step the beam_size best candidates of an utterance are those with the highest normalised score; those that
+    are eos end, and the beam is filled up with the next best. Those that have ended are put in order by
+    `search.order`; without an order of its own, the best result never scores below that of greedy search with the
+    same scorers. An utterance without memory is not decoded: it has one hypothesis without tokens. Raises ConfigError
+    where the search does not fit the model.
     """
     options, scorers = search.options, search.scorers(model, tokenizer)
     weights = [weight for weight, _ in scorers.values()]

@@ -1,7 +1,8 @@
 """Hot words: a list of words or phrases in, a bonus for each character that a hypothesis spells of one of them out.
 
 The phrases are an automaton over characters (Aho & Corasick 1975), moved for all rows at once by two tables. What a
-beginning was given is taken back where the hypothesis leaves the phrase before its end.
+beginning was given is taken back where the hypothesis leaves the phrase before its end. Of two phrases that are spelled
+at once, one that begins or ends the other gives nothing of its own; one in its middle, or across its end, counts too.
 """
 
 from collections import deque

@@ -21,7 +21,7 @@ from asr.tokenizer import Tokenizer
 
 Floats = NDArray[np.float64]
 NOTHING = -1e4  # a log probability whose exponential is 0, and whose sums stay finite
-MARGIN = 200.0  # nats below a sound's best frame at which it is not looked at; see Sound
+MARGIN = 200.0  # nats below a sound's likeliest frame at which it is not looked at; see Sound
 ANYTHING = phonemes.SIZE  # a phoneme more: whatever is likeliest in each frame
 WIDER = 64  # frames in which a word is sought beyond those before it, at first
 CHARGE = 0.5  # nats that a character is charged before its word is whole: what one costs where the word is right
@@ -34,19 +34,15 @@ class Sound:
 
     Column k of `blank` and `either` is the state after `first` + k frames. Frames at which these words are less likely
     to end by exp(-MARGIN) than at their best one are in no column, so that the cost of a word does not grow with the
-    length of a recording.
+    length of a recording. Likely is meant beside the likeliest phonemes so far: unread noise costs all alike.
     """
 
     __slots__ = ("blank", "either", "first", "last", "prefix", "whole")
 
     def __init__(self, first: int, blank: Floats, either: Floats, last: int, prefix: float) -> None:
-        kept = np.flatnonzero(either >= either.max() - MARGIN)
-        start, stop = int(kept[0]), int(kept[-1]) + 1
-        self.first = first + start
-        self.blank = blank[
-            start:stop
-        ].copy()  # log probability of these phonemes, the last frame a blank
-        self.either = either[start:stop].copy()  # the same, whatever the last frame is
+        self.first = first
+        self.blank = blank.copy()  # log probability of these phonemes, the last frame a blank
+        self.either = either.copy()  # the same, whatever the last frame is
         self.last = last  # phoneme, or BLANK where there is none yet
         self.prefix = prefix  # log probability of all phonemes that begin with these
         self.whole = NOTHING  # of these alone, set where the last frame is in a column
@@ -62,12 +58,15 @@ class Frames:
     """Phoneme log probabilities of one utterance: (P + 1, T), each phoneme's row in one piece, the last of ANYTHING."""
 
     values: Floats
+    best: Floats  # (T + 1,) log probability of the likeliest phonemes of the frames before each
 
     @classmethod
     def of(cls, log_probs: Tensor) -> "Frames":
         """Those of a head's log_probs (T, P)."""
         values = log_probs.detach().cpu().double().numpy().T
-        return cls(np.concatenate([values, values.max(0, keepdims=True)]))
+        likeliest = values.max(0)
+        best = np.concatenate([[0.0], likeliest.cumsum()])
+        return cls(np.concatenate([values, likeliest[None]]), best)
 
     @property
     def count(self) -> int:
@@ -85,7 +84,8 @@ class Frames:
         while True:
             stop = min(max(sound.end for sound in sounds) + wider, self.count)
             blank, either, last, prefix = self._extended(sounds, words, first, stop)
-            if stop == self.count or (either[:, -1] < either.max(1) - MARGIN).all():
+            likely = either - self.best[first:stop]
+            if stop == self.count or (likely[:, -1] < likely.max(1) - MARGIN).all():
                 break
             wider *= 2  # a pause follows: the word may begin anywhere in it
         return [
@@ -116,16 +116,20 @@ class Frames:
                 if not some.any():
                     continue
                 chosen, sound = rows[some], heard[new[some]]
-                prefix[chosen] = np.maximum(add.reduce(before[some] + sound, 1), NOTHING)
+                begun = add.reduce(before[some] + sound, 1)
+                prefix[chosen] = np.clip(begun, NOTHING, prefix[chosen])
                 label = _accumulated(before[some], sound, add)
                 quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None], add)
                 blank[chosen], either[chosen], last[chosen] = quiet, add(label, quiet), new[some]
         return blank, either, last, prefix
 
     def _sound(self, first: int, blank: Floats, either: Floats, last: int, prefix: float) -> Sound:
-        found = Sound(first, blank, either, last, prefix)
+        likely = either - self.best[first : first + len(either)]
+        kept = np.flatnonzero(likely >= likely.max() - MARGIN)
+        start, stop = int(kept[0]), int(kept[-1]) + 1
+        found = Sound(first + start, blank[start:stop], either[start:stop], last, prefix)
         if found.end == self.count:
-            found.whole = float(found.either[-1])
+            found.whole = min(float(found.either[-1]), prefix)
         return found
 
 

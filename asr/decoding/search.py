@@ -125,7 +125,10 @@ class Search:
 
     @property
     def _hot(self) -> frozenset[str]:
-        phrases = self.hotwords.phrases if self.hotwords is not None else ()
+        """The words of the hot words, where these have a weight."""
+        if self.hotwords is None or "hotwords" not in self._weighed:
+            return frozenset()
+        phrases = self.hotwords.phrases
         return frozenset(word for phrase in phrases for word in phrase.split())
 
     def _look_ahead(self, ngram: WordModel, tokenizer: Tokenizer) -> LookAhead:

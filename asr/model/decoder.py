@@ -115,6 +115,8 @@ class Decoder(nn.Module):
         if sampling > 0:
             with torch.no_grad():
                 guesses = self._forced(tokens, memory)[0].argmax(-1)[:, :-1]
+            # Autocast would keep the weights that it has cast here, without gradients (pytorch #158232).
+            torch.clear_autocast_cache()
             chosen = torch.rand(guesses.shape, device=tokens.device) < sampling
             tokens = torch.cat([tokens[:, :1], torch.where(chosen, guesses, tokens[:, 1:])], 1)
         return self._forced(tokens, memory)

@@ -146,7 +146,10 @@ def _matrices(model: nn.Module) -> Iterable[tuple[nn.Parameter, int]]:
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             for name, parameter in module.named_parameters(recurse=False):
-                if name.startswith("weight") and parameter.shape[1] >= SMALLEST:
+                if (
+                    name.startswith("weight")
+                    and min(module.hidden_size, parameter.shape[1]) >= SMALLEST
+                ):
                     yield parameter, parameter.shape[0] // module.hidden_size
         elif isinstance(module, nn.Linear) and min(module.weight.shape) >= SMALLEST:
             yield cast(nn.Parameter, module.weight), 1
