@@ -261,8 +261,8 @@ def _is_by(said: dict[str, Any], recognizer: Recognizer) -> bool:
 def _is_of_another(said: dict[str, Any], source: Source, finished: bool) -> bool:
     """Whether a JSON output names a file that is there and another; or one that is not, of another length.
 
-    A name alone may be another spelling, and a relative one the same in another folder; a length alone may be that of
-    a recording that was made anew after the output.
+    Relative names are looked up where the job runs now. A name alone may be another spelling, and a relative one the
+    same in another folder; a length alone may be that of a recording that was made anew after the output.
     """
     named, seconds = said.get("audio"), said.get("duration")
     if source.is_stdin or not isinstance(seconds, int | float):

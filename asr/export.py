@@ -29,7 +29,7 @@ from asr.errors import AsrError, AudioError, CheckpointError, ConfigError
 from asr.features import FeatureOptions, LogMel
 from asr.files import atomic_write
 from asr.model import Memory, ModelOptions, Seq2Seq
-from asr.search_file import copy_search, search_files
+from asr.search_file import INSIDE, copy_search
 from asr.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -112,18 +112,21 @@ def _replace(folder: Path, new: Path) -> None:
     """Move the files of an export to its folder; what an earlier one left there goes, other files stay."""
     for name in _exported(folder):
         (folder / name).unlink(missing_ok=True)
-    for file in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):  # that one last
-        os.replace(file, folder / file.name)
+    description = json.loads((new / DESCRIPTION).read_text(encoding="utf-8"))
+    description["files"] = sorted(path.name for path in new.iterdir())
+    with atomic_write(new / DESCRIPTION) as file:
+        json.dump(description, file, indent=1)
+    for path in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):  # that one last
+        os.replace(path, folder / path.name)
 
 
 def _exported(folder: Path) -> list[str]:
     """The names of an export's files in a folder, its description first; none where none is there."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        graphs = [f"{name}.onnx" for name in description["graphs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [DESCRIPTION, *(str(Path(name).name) for name in description.get("files", [INSIDE]))]
+    except (OSError, ValueError, AttributeError, TypeError):
         return []
-    return [DESCRIPTION, *search_files(folder), *graphs]
 
 
 def load_exported(folder: str | Path, *, int8: bool = False, threads: int | None = None) -> Trained:

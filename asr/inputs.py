@@ -54,7 +54,8 @@ def find(names: Iterable[str]) -> Iterator[Source | AsrError]:
 
     Folders are searched with all below, linked folders too but none twice, for files whose ending is in SUFFIXES and
     whose name does not begin with a dot, in alphabetical order. A name with *, ? or [ that is no file is a glob, **
-    for any number of folders. A manifest (.jsonl) needs audio_filepath in each line and nothing else.
+    for any number of folders. A manifest (.jsonl) needs audio_filepath in each line and nothing else;
+    a line without is an error too.
     """
     seen = set()
     for name in names:
@@ -168,7 +169,7 @@ def _in_manifest(path: Path) -> Iterator[Source | AsrError]:
             if not audio.name or "\0" in str(audio):
                 raise ValueError("no file's name")
         except (ValueError, TypeError, KeyError):
-            yield ManifestError(f'{path}:{number}: not a JSON object with "audio_filepath"')
+            yield ManifestError(f'{path}:{number}: not a JSON object with "audio_filepath", a path')
             continue
         audio = audio if audio.is_absolute() else path.parent / audio
         yield Source(audio, str(audio), PurePath(audio.name))

@@ -32,8 +32,9 @@ BLOCK_SECONDS = 0.1
 PARTIAL_BEAM = 8
 """Hypotheses that a partial text is chosen from: one that takes long holds up the final one."""
 PIPE_RATE = 16_000
-COMPRESSED = (b"OggS", b"fLaC", b"ID3", b"RF64", b"\x1aE\xdf\xa3")  # how other streams begin
 """Hertz of a pipe without a header: 16 bit little-endian samples of one channel."""
+COMPRESSED = (b"OggS", b"fLaC", b"ID3", b"RF64", b"\x1aE\xdf\xa3")
+"""How streams begin that are neither wav nor plain samples."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def from_pipe(pipe: BufferedReader, sample_rate: int) -> Iterator[Waveform]:
         channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
     except (wave.Error, EOFError) as error:
         raise AudioError(
-            f"-: not a plain wav stream of whole numbers (16 bit, at most 2 channels): {error}"
+            f"-: not a plain wav stream of whole numbers, or in the extensible format, as of 24 bit: {error}"
         ) from error
     if width not in (2, 4):
         raise AudioError(f"-: wav samples of {8 * width} bits; a pipe may have 16 or 32")

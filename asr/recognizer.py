@@ -131,8 +131,6 @@ class Recognizer:
         self.features = LogMel(trained.features).to(self.device)
         if self.search.lm is not None:
             self.search.lm.model.to(self.device)
-        if self.search.word_lm is not None:
-            self.search.word_lm.model.to(self.device)
         self.search.scorers(self.model, self.tokenizer)  # to refuse now what does not fit
 
     @property

@@ -100,16 +100,6 @@ SCORERS: dict[str, Callable[[Path], Any]] = {
 CALIBRATIONS = ("calibration", "greedy_calibration")
 
 
-def search_files(folder: str | Path) -> list[str]:
-    """The names of what `copy_search` put in an exported model's folder; none where there is nothing that it wrote."""
-    try:
-        found = read(Path(folder) / INSIDE)
-    except ConfigError:
-        return [INSIDE] if (Path(folder) / INSIDE).exists() else []
-    named = (getattr(found, key) for key in (*SCORERS, *CALIBRATIONS))
-    return [INSIDE, *(name for name in named if name is not None and Path(name).name == name)]
-
-
 def copy_search(model: str | Path, folder: str | Path) -> None:
     """Copy the TOML of a model, if it has one, and the files that it names into an exported model's folder.
 

@@ -5,6 +5,7 @@ sentences, and those of more than MAX_WORDS words at their clauses, so that they
 """
 
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,7 +53,7 @@ def read(paths: Iterable[str | Path], skip: Sequence[str] = ()) -> list[Sentence
         before, name = len(found), Path(path).name
         texts = _manifest_or_text(path)
         spoken = [line for text, line in texts if text.strip()]
-        last[name] = max(spoken, default=last.get(name, 0))
+        last[name] = max([last.get(name, 0), *spoken])
         without = skipped.get(name, [])
         for text, line in texts:
             if any(line in lines for lines in without):
@@ -99,9 +100,18 @@ def line_ranges(skip: Sequence[str], paths: Sequence[str]) -> dict[str, list[ran
 def _manifest_or_text(path: str) -> list[tuple[str, int]]:
     """What is said or written in a file, piece by piece, with the lines on which they begin."""
     text = "" if path.endswith(".jsonl") else _text(path)
-    if path.endswith(".jsonl") or text.lstrip().startswith("{"):
-        return [(utterance.text, number) for number, utterance in manifest.numbered(path)]
-    return list(_pieces(text))
+    if not path.endswith(".jsonl") and not _is_json_object(text.lstrip().partition("\n")[0]):
+        return list(_pieces(text))
+    if path.endswith(".gz"):
+        raise CorpusError(f"{path}: a manifest; unpack it, manifests are read as they are")
+    return [(utterance.text, number) for number, utterance in manifest.numbered(path)]
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _text(path: str) -> str:

@@ -320,8 +320,10 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
 ) -> None:
     model, folder = _with_search(tmp_path), tmp_path / "exported"
     assert _export(model, "--output", folder).exit_code == 0
-    for name in ("mine.txt", "whisper.onnx"):
+    for name in ("mine.txt", "whisper.onnx", "mine.json"):
         (folder / name).write_text("notes")
+    search = folder / "search.toml"
+    search.write_text(f'greedy_calibration = "mine.json"\n{search.read_text("utf-8")}', "utf-8")
     before = sorted(path.name for path in folder.iterdir())
     monkeypatch.setattr("asr.export.MAX_DIFFERENCE", -1.0)
     checked = ("--check", SAMPLES / "river.opus")
@@ -331,7 +333,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     model.with_suffix(".toml").unlink()
     assert _export(model, "--output", folder, *checked).exit_code == 0
     assert load(folder).options == DecodingOptions()  # the search of the earlier one is gone
-    named = {"model.json", "whisper.onnx", "mine.txt"}
+    named = {"model.json", "whisper.onnx", "mine.txt", "mine.json"}
     graphs = {f"{name}.onnx" for name in json.loads((folder / "model.json").read_text())["graphs"]}
     assert {path.name for path in folder.iterdir()} == named | graphs  # with all its files
     assert (folder / "mine.txt").read_text() == "notes"

@@ -209,6 +209,14 @@ def test_a_hot_word_that_the_dictionary_lacks_may_sound_as_it_likes() -> None:
     assert totals["hot"] > totals["plain"]
 
 
+def test_a_word_after_the_last_frame_is_unlikely_however_it_may_sound() -> None:
+    frames = Frames.of(noise(1))
+    (sound,) = frames.extend([frames.begin()], [(5,)])
+    for word in ((ANYTHING,), (6,)):
+        (after,) = frames.extend([sound], [word])
+        assert after.whole <= after.prefix == NOTHING
+
+
 def test_a_pause_is_no_reason_for_a_word_that_may_sound_as_it_likes() -> None:
     log_probs = (12.0 * torch.nn.functional.one_hot(torch.tensor([BLANK] * 200), SIZE)).log_softmax(
         -1

@@ -248,13 +248,15 @@ def test_a_longer_training_goes_on_from_the_plateau(tmp_path: Path, manifest_pat
 def test_a_longer_training_whose_rate_falls_from_the_first_step_goes_on_from_its_end(
     tmp_path: Path, manifest_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for steps in (8, STEPS):
-        falling = {"training": {"max_steps": steps, "cooldown": 1.0, "log_every": 1}}
+    for steps, cooldown in ((8, 1.0), (STEPS, 1.0), (2 * STEPS, 0.5)):
+        falling = {"training": {"max_steps": steps, "cooldown": cooldown, "log_every": 1}}
         run(tmp_path, config(manifest_path, EVERYTHING, falling))
-    assert "going on from step 8," in capsys.readouterr().err
-    progress = state(tmp_path)["progress"]
-    assert (progress["step"], progress["end_step"]) == (STEPS, STEPS)
-    assert rows(tmp_path)[-1]["learning_rate"] > 0
+        progress = state(tmp_path)["progress"]
+        assert (progress["step"], progress["end_step"]) == (steps, steps)
+        assert rows(tmp_path)[-1]["learning_rate"] > 0
+    said = capsys.readouterr().err
+    assert "going on from step 8," in said
+    assert f"going on from step {STEPS}," in said
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["found before", "found after"])

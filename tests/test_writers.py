@@ -235,7 +235,7 @@ def test_the_schema_knows_every_failure_and_refuses_others() -> None:
 def test_formats_are_chosen_by_name_several_or_all() -> None:
     assert list(chosen("srt, json")) == ["srt", "json"]
     assert chosen("all") == chosen("json, all") == WRITERS
-    for wrong in ("doc", "srt,doc"):
+    for wrong in ("doc", "srt,doc", "doc,all"):
         with pytest.raises(ConfigError, match=r"'doc'.*txt, srt, vtt, json, tsv, ctm, lrc"):
             chosen(wrong)
 

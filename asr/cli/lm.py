@@ -19,7 +19,7 @@ lm = typer.Typer(
 )
 app.add_typer(lm, name="lm")
 
-TEXTS = "Texts (.txt, .gz) or manifests (.jsonl). A text with blank lines is a book, else a line is a sentence."
+TEXTS = "Texts (.txt, .gz) or manifests (JSON lines). A text with blank lines is a book, else a line is a sentence."
 FIGURES = ("per_word", "per_word_with_unknown", "per_character", "unknown_rate")
 
 

@@ -116,7 +116,7 @@ class Frames:
                 if not some.any():
                     continue
                 chosen, sound = rows[some], heard[new[some]]
-                begun = add.reduce(before[some] + sound, 1)
+                begun = add.reduce(before[some] + sound, 1, initial=NOTHING)
                 prefix[chosen] = np.clip(begun, NOTHING, prefix[chosen])
                 label = _accumulated(before[some], sound, add)
                 quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None], add)

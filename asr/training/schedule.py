@@ -110,7 +110,7 @@ class Progress:
     worse: int = 0  # validations since the best
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
     begun_with: dict[str, Any] = field(default_factory=dict)  # training of the model begun with
-    data: str = ""  # TrainingSet.digest of what it began with
+    data: str = ""  # digest of the speech or texts that it began with
 
 
 def check_end(options: ScheduleOptions, *, validates: bool) -> None:
@@ -133,7 +133,7 @@ def plan_end(progress: Progress, options: ScheduleOptions, steps_per_epoch: int)
         options.hours > 0 and progress.elapsed >= (1 - options.cooldown) * options.hours * 3600
     )
     falling_throughout = progress.cooldown_step == 0  # it can be told another end at any time
-    if by_steps and (progress.end_step < 0 or falling_throughout):
+    if falling_throughout or (by_steps and progress.end_step < 0):
         progress.end_step = last
     if progress.cooldown_step >= 0 or not (by_steps or by_clock):
         return False

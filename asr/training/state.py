@@ -59,6 +59,8 @@ def load(
         if content.get("tokens") != tokens:
             raise ValueError("its tokens are others, as of other texts")
         model.load_state_dict(content["weights"])
+        if "learning" not in content:
+            raise ValueError("saved by an earlier version")
         if content["learning"] != _learning(model):
             raise ValueError("others of its weights learnt: see training.frozen, *_alone")
         if content["optimizer"].keys() != optimizer.state_dict().keys():

@@ -115,15 +115,13 @@ def chosen(names: str) -> dict[str, Writer]:
     Raises ConfigError, listing the formats, for an unknown name.
     """
     wanted = [name.strip() for name in names.split(",")]
-    if "all" in wanted:
-        return dict(WRITERS)
     for name in wanted:
-        if name not in WRITERS:
+        if name != "all" and name not in WRITERS:
             known = ", ".join(WRITERS)
             raise ConfigError(
                 f"format {name!r} is not known; choose {known}, several with commas, or all"
             )
-    return {name: WRITERS[name] for name in wanted}
+    return {name: WRITERS[name] for name in (WRITERS if "all" in wanted else wanted)}
 
 
 def _clock(seconds: float, decimal_mark: str) -> str:
