@@ -166,7 +166,7 @@ def test_noise_that_is_left_unread_does_not_hide_what_follows() -> None:
 
 
 def test_what_begins_with_more_words_is_never_likelier() -> None:
-    """Though a word that may sound as it likes is placed where it is likeliest, and may be placed at many frames."""
+    """Though a word that may sound as it likes may stand at many frames, each of which is likely."""
     frames = torch.tensor([5, BLANK] * 10)
     log_probs = (12.0 * torch.nn.functional.one_hot(frames, SIZE)).log_softmax(-1)
     utterance = Frames.of(log_probs)
@@ -192,20 +192,11 @@ def test_a_hot_word_that_the_dictionary_lacks_may_sound_as_it_likes() -> None:
             total += float(state.scores[0, token])
             state = state.advance(torch.tensor([0]), torch.tensor([token]))
         totals[name] = total + float(state.scores[0, Tokenizer.eos])
-    heard = log_probs[0].double()
-    likeliest, quiet, last = heard.amax(-1), heard[:, BLANK], heard[:, 6]
-    before = [-1e9] + [exact(log_probs[0, :t], "a") for t in range(1, 15)]  # read after t frames
-    placed = [(s, e, t) for t in range(1, 15) for e in range(1, t + 1) for s in range(e)]
-    through = [-1e9] * 15
-    for s, e, t in placed:
-        value = before[s] + float(likeliest[s:e].sum() + quiet[e:t].sum())
-        through[t] = max(through[t], value)
-    ends = [
-        through[s] + float(last[s:e].sum() + quiet[e:].sum())
-        for e in range(1, 15)
-        for s in range(e)
-    ]
-    assert totals["hot"] == pytest.approx(float(torch.tensor(ends).logsumexp(0)), abs=1e-4)
+    best = torch.cat([log_probs[0], log_probs[0].amax(-1, keepdim=True)], -1)
+    labels = torch.tensor([[5, ANYTHING, 6]])
+    sizes = torch.tensor([14]), torch.tensor([3])
+    expected = -ctc_loss(best.double()[:, None], labels, *sizes, blank=BLANK, reduction="sum")
+    assert totals["hot"] == pytest.approx(float(expected), abs=1e-4)
     assert totals["hot"] > totals["plain"]
 
 
@@ -217,14 +208,14 @@ def test_a_word_after_the_last_frame_is_unlikely_however_it_may_sound() -> None:
         assert after.whole <= after.prefix == NOTHING
 
 
-def test_a_pause_is_no_reason_for_a_word_that_may_sound_as_it_likes() -> None:
+def test_a_word_that_may_sound_as_it_likes_is_at_most_certain_in_a_pause() -> None:
+    """Each of its 200 places there is likely; together they would be 5 nats above certainty."""
     log_probs = (12.0 * torch.nn.functional.one_hot(torch.tensor([BLANK] * 200), SIZE)).log_softmax(
         -1
     )
     empty = Frames.of(log_probs).begin()
     (word,) = Frames.of(log_probs).extend([empty], [(ANYTHING,)])
-    assert word.prefix <= empty.prefix
-    assert word.whole <= empty.whole
+    assert word.whole <= word.prefix <= empty.prefix == 0
 
 
 def test_more_phonemes_than_frames_are_unlikely_and_never_nan() -> None:

@@ -111,16 +111,11 @@ class Frames:
             new = np.array([words[row][place] for row in rows.tolist()])
             repeated = (new == last[rows])[:, None]  # a blank must come between
             before = np.where(repeated, blank[rows], either[rows])[:, :-1]
-            # Of ANYTHING only the likeliest frames: any are likely, so all together would be more than certain.
-            for add, some in ((np.logaddexp, new != ANYTHING), (np.maximum, new == ANYTHING)):
-                if not some.any():
-                    continue
-                chosen, sound = rows[some], heard[new[some]]
-                begun = add.reduce(before[some] + sound, 1, initial=NOTHING)
-                prefix[chosen] = np.clip(begun, NOTHING, prefix[chosen])
-                label = _accumulated(before[some], sound, add)
-                quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None], add)
-                blank[chosen], either[chosen], last[chosen] = quiet, add(label, quiet), new[some]
+            begun = np.logaddexp.reduce(before + heard[new], 1, initial=NOTHING)
+            prefix[rows] = np.clip(begun, NOTHING, prefix[rows])  # ANYTHING sums to more than 1
+            label = _accumulated(before, heard[new])
+            quiet = _accumulated(label[:, :-1], heard[phonemes.BLANK][None])
+            blank[rows], either[rows], last[rows] = quiet, np.logaddexp(label, quiet), new
         return blank, either, last, prefix
 
     def _sound(self, first: int, blank: Floats, either: Floats, last: int, prefix: float) -> Sound:
@@ -133,10 +128,10 @@ class Frames:
         return found
 
 
-def _accumulated(entering: Floats, heard: Floats, add: np.ufunc) -> Floats:
-    """(N, T), (N, T) to a (N, T + 1): a[t + 1] = add(a[t], entering[t]) + heard[t], a[0] nothing."""
+def _accumulated(entering: Floats, heard: Floats) -> Floats:
+    """(N, T), (N, T) to a (N, T + 1): a[t + 1] = log(exp(a[t]) + exp(entering[t])) + heard[t], a[0] nothing."""
     sums = heard.cumsum(1)
-    found = add.accumulate(entering - (sums - heard), 1) + sums
+    found = np.logaddexp.accumulate(entering - (sums - heard), 1) + sums
     return np.concatenate([np.full((len(entering), 1), NOTHING), np.maximum(found, NOTHING)], 1)
 
 
