@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 lm = typer.Typer(
     no_args_is_help=True,
     help="Language models: word n-grams and perplexity; `asr train` trains LSTMs.",
+    epilog="Example: asr lm perplexity words.ngram dev.jsonl",
 )
 app.add_typer(lm, name="lm")
 
