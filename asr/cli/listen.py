@@ -45,9 +45,9 @@ def listen(
     """Write down what is said, a line at every pause; Ctrl-C ends it.
 
     The model hears a phrase as a whole, in both directions, so it cannot stream: a text is final only after a pause,
-    some 1.8 s after the last word (with the bundled model on one core; 0.9 s with --greedy), after long phrases later.
-    On a terminal the phrase so far is shown too, some 0.6 s behind the voice (0.2 s with --greedy) and decoded anew
-    each time by a narrower beam; its words still change.
+    some 2 s after the last word (with the bundled model on one core; 1 s with --greedy), after long phrases later. On a
+    terminal the phrase so far is shown too, up to 1 s behind the voice (0.3 s with --greedy) and decoded anew each time
+    by a narrower beam; its words still change.
     """
     from asr.listen import Listener, ListenOptions
 
