@@ -104,6 +104,7 @@ def normalise(text: str) -> str:
     text = _ABBREVIATION.sub(_expand_abbreviation, text)
     if _DIGIT.search(text):
         text = _spell_numbers(text)
+        text = _ABBREVIATION.sub(_expand_abbreviation, text)  # which stood at a digit
     text = text.replace("&", " and ").replace("%", " percent ")
     text = _OUTSIDE.sub(" ", text)
     if "'" in text:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.text import ALPHABET, normalise
@@ -58,6 +58,7 @@ _NUMBERS = st.text(alphabet="0123456789$£€%&,.'-:/ ½strdnhmo", max_size=30)
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=60), _NUMBERS))
+@example("0MR")
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once
