@@ -218,3 +218,6 @@ def test_parts_that_would_stay_random_are_refused(tmp_path: Path) -> None:
     beside = config(manifest_path, SPELLER, {"training": {"speller_alone": False}})
     with pytest.raises(TrainingError, match=r"model\.speller: a new one learns with"):
         run(tmp_path / "out", beside, initial=first)
+    text: dict[str, dict[str, Any]] = {"spelling": {"texts": ["text.txt"]}}
+    with pytest.raises(TrainingError, match=r"spelling\.texts: only training\.speller_alone"):
+        run(tmp_path / "out", config(manifest_path, text))

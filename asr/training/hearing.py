@@ -29,7 +29,7 @@ class Hearing:
     """Who hears speech, and how; the same for every pass over it."""
 
     trained: Trained
-    augmentation: AugmentOptions | None  # None: speech as it is, without dropout
+    augmentation: AugmentOptions
     seed: int
     bf16: bool
     cache: Path  # a folder that all processes share; may be deleted at any time
@@ -62,14 +62,14 @@ def heard(
 
 @torch.inference_mode()
 def hear(data: TrainingSet, hearing: Hearing, number: int) -> Iterator[tuple[int, Heard]]:
-    """A process's share of the examples, each augmented, the dropout of the phoneme layers on, unless as it is."""
+    """A process's share of the examples, each augmented, the dropout of the phoneme layers on."""
     model, augmentation, place = hearing.trained.model, hearing.augmentation, hearing.place
     device = next(model.parameters()).device
     seed = (hearing.seed * 1009 + number) * place.world + place.rank
     torch.manual_seed(seed)  # of dropout
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    model.phoneme_layers.train(augmentation is not None)
+    model.phoneme_layers.train()
     batches = epoch_batches(
         [example.frames for example in data.examples],
         batch_frames=round(SECONDS / data.hop_seconds),
@@ -78,11 +78,10 @@ def hear(data: TrainingSet, hearing: Hearing, number: int) -> Iterator[tuple[int
     )
     for picks in place.share(batches):
         batch = data.batch(picks)
-        features = batch.features
-        if augmentation is not None:
-            width, options = augmentation.freq_warp, hearing.trained.features
-            features = warp_frequencies(features, width, options, generator)
-            features = spec_augment(features, batch.feature_lengths, augmentation, generator)
+        features = warp_frequencies(
+            batch.features, augmentation.freq_warp, hearing.trained.features, generator
+        )
+        features = spec_augment(features, batch.feature_lengths, augmentation, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=hearing.bf16):
             log_probs, lengths = model.hear(features.to(device), batch.feature_lengths.to(device))
         values = log_probs.float().clamp(min=LOWEST).half().cpu().numpy()
@@ -96,8 +95,7 @@ def _key(data: TrainingSet, hearing: Hearing, number: int) -> str:
     files = [Path(name) for store in data.stores if (name := getattr(store, "filename", None))]
     speech: Any = (data.digest, [(file.name, file.stat().st_mtime_ns) for file in files])
     network = replace(hearing.trained.model.options, speller=None)
-    augmentation = hearing.augmentation and asdict(hearing.augmentation)
-    how = (augmentation, asdict(network), hearing.seed, hearing.bf16, number)
+    how = (asdict(hearing.augmentation), asdict(network), hearing.seed, hearing.bf16, number)
     digest = hashlib.sha256(repr((speech, how)).encode())
     for name, weight in sorted(hearing.trained.model.state_dict().items()):
         if name.startswith(HEARS):

@@ -20,7 +20,7 @@ from asr.model import Losses, ModelOptions
 from asr.training import distributed, state
 from asr.training.interrupt import alone_in, on_interrupt, terminable
 from asr.training.monitor import Monitor
-from asr.training.run import Run, compare_data, new_model, prepare, restore
+from asr.training.run import Run, compare_data, hear_all, new_model, prepare, restore
 from asr.training.schedule import (
     TrainingOptions,
     end,
@@ -31,7 +31,6 @@ from asr.training.schedule import (
     plan_end,
 )
 from asr.training.spelling import SpellingOptions
-from asr.training.texts import hear_all, splice
 
 MAX_SKIPPED_IN_A_ROW = 20
 SUMS = ("attention", "ctc", "guide", "phonemes", "targets", "total")  # of Losses, for the log
@@ -59,6 +58,8 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
     training writes to `output`.
     """
     output, spelling = Path(output), spelling or SpellingOptions()
+    if spelling.texts and not training.speller_alone:
+        raise TrainingError("spelling.texts: only training.speller_alone reads them")
     place = distributed.start(device)
     with ExitStack() as stack:
         stack.callback(distributed.stop)
@@ -77,13 +78,10 @@ def train(  # noqa: PLR0913 - one parameter a table of a recipe, and one an opti
                 training=training,
                 augmentation=augmentation,
             )
-        new = restore(run, training, data, resume=resume, initial=initial)
+        restore(run, training, data, resume=resume, initial=initial)
         if training.speller_alone:
             with terminable():
                 hear_all(run, training, data, augmentation, spelling)
-        elif spelling.texts:
-            with terminable():
-                splice(run, training, data, spelling, new)
         compare_data(run)
         monitor.begin(run.progress.step)
         with on_interrupt() as interrupted:

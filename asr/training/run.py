@@ -19,10 +19,12 @@ from asr.model import ModelOptions, Seq2Seq
 from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
+from asr.training.hearing import Hearing
 from asr.training.monitor import Monitor
 from asr.training.optimizer import Optimizer
 from asr.training.optimizer import build as build_optimizer
 from asr.training.schedule import Progress, TrainingOptions, check_end, goes_back
+from asr.training.spelling import SpellingOptions, spelling_set
 from asr.training.validation import Validation
 
 MAX_NAMED = (
@@ -145,8 +147,8 @@ def restore(
     *,
     resume: bool,
     initial: str | Path | None,
-) -> list[str]:
-    """Go on from the saved state, or begin with the random or the given weights; returns the names of random ones."""
+) -> None:
+    """Go on from the saved state, or begin with the random or the given weights."""
 
     def back(progress: Progress) -> bool:
         return goes_back(progress, training, run.steps_per_epoch(training, data, progress.epoch))
@@ -170,7 +172,6 @@ def restore(
         parameters["weight_decay"] = training.weight_decay
     if run.writes:
         state.forget_after(run.output, run.progress.step)
-    return missing
 
 
 def compare_data(run: Run) -> None:
@@ -203,6 +204,29 @@ def _check_begun(training: TrainingOptions, new: Sequence[str]) -> None:
         raise TrainingError(
             "model.speller: a new one learns with training.speller_alone, not beside the rest"
         )
+
+
+def hear_all(
+    run: Run,
+    training: TrainingOptions,
+    data: DataOptions,
+    augmentation: AugmentOptions,
+    options: SpellingOptions,
+) -> None:
+    """Put in the place of the features what the phoneme layers hear, and text."""
+    with run.monitor.bar("phonemes") as on_progress:
+        cache = Path(data.cache)
+        hearing = Hearing(run.trained, augmentation, training.seed, run.bf16, cache, run.place)
+        run.data = found = spelling_set(
+            run.data,
+            hearing,
+            options,
+            held_out=(*data.dev, *data.exclude),
+            on_progress=on_progress,
+        )
+    words = sum(len(words) for _, words in found.texts)
+    missing = f"; left out: {len(found.skipped)}, as {found.skipped[0]}" if found.skipped else ""
+    run.monitor.say(f"{len(found.texts)} sentences of text, {words} words, beside speech{missing}")
 
 
 def _load_in_turn(

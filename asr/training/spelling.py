@@ -68,7 +68,7 @@ class Pieces:
             return False
         ends = [*path.starts[1:].tolist(), len(heard)]
         for place, start, end in zip(places(words), path.starts, ends, strict=True):
-            for kind in wider(place):
+            for kind in _wider(place):
                 self._found[kind].append(heard[start:end])
         return True
 
@@ -81,14 +81,14 @@ class Pieces:
 
     def _near(self, place: Place) -> list[Heard]:
         pieces: list[Heard] = []
-        for kind in wider(place):
+        for kind in _wider(place):
             pieces = self._found.get(kind, [])
             if len(pieces) >= FEWEST:
                 break
         return pieces
 
 
-def wider(place: Place) -> tuple[Place, Place, Place]:
+def _wider(place: Place) -> tuple[Place, Place, Place]:
     """A place, and those among which it counts where neighbours matter less: the one after, then none."""
     _, phoneme, right = place
     return place, (ANY, phoneme, right), (ANY, phoneme, ANY)
