@@ -318,12 +318,12 @@ def test_phonemes_alone_learn_from_a_model_whose_other_weights_stay(
     assert all(row["per"] > 0 and "wer" not in row for row in measured)
     assert losses(tmp_path / "second")[-1][1:] == (0, 0)
     trained = checkpoint.load(tmp_path / "second" / "model.pt")
-    rate = validation.phoneme_error_rate(trained, manifest.read(manifest_path))
-    assert trained.info["dev"] == {"per": rate}
+    rates = validation.phoneme_rates(trained, manifest.read(manifest_path))
+    assert trained.info["dev"] == rates
     missing = replace(manifest.read(manifest_path)[0], audio=tmp_path / "missing.wav")
-    assert validation.phoneme_error_rate(trained, [*manifest.read(manifest_path), missing]) == rate
+    assert validation.phoneme_rates(trained, [*manifest.read(manifest_path), missing]) == rates
     with pytest.raises(TrainingError, match=r"no recording can be used"):
-        validation.phoneme_error_rate(trained, [missing])
+        validation.phoneme_rates(trained, [missing])
     fewer = tiny_model(phonemes=True, width=8)
     other, _ = training_state.initialise(fewer, tmp_path / "second" / "model.pt")
     assert {"phonemes.weight", "phonemes.bias"} <= set(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import ConfigError
+from asr.model.crf import Trigram
 from asr.model.decoder import Decoder, DecoderOptions, State
 from asr.model.encoder import Encoder, EncoderLayer, EncoderOptions
 from asr.model.memory import Memory, length_mask
@@ -15,6 +16,7 @@ from asr.options import check_range
 from asr.phonemes import BLANK, SIZE
 from asr.tokenizer import Tokenizer
 
+CTC_BESIDE = 0.1  # weight of CTC's loss beside CTC-CRF's, which alone may lose the alignment
 CTC_SECONDS = 0.04  # longest CTC frame: English has up to about 25 characters a second
 
 
@@ -93,6 +95,7 @@ class Seq2Seq(nn.Module):
             EncoderLayer(options.encoder, width, 1) for _ in range(options.phoneme_layers)
         )
         self.phonemes = nn.Linear(width, SIZE) if options.phonemes else None
+        self.trigram: Trigram | None = None  # with it phonemes learn by CTC-CRF
         self.apply(open_forget_gates)
         self.speller: Seq2Seq | None = None
         if (sizes := options.of_speller) is not None:
@@ -269,7 +272,13 @@ class Seq2Seq(nn.Module):
         self, values: Tensor, lengths: Tensor, phonemes: Tensor, phoneme_lengths: Tensor
     ) -> Tensor:
         log_probs, lengths = self._phonemes(values, lengths)
-        return ctc_loss(log_probs, lengths, phonemes, phoneme_lengths, BLANK)
+        loss = ctc_loss(log_probs, lengths, phonemes, phoneme_lengths, BLANK)
+        if self.trigram is None:
+            return loss
+        fit = lengths >= phoneme_lengths
+        return (1 + CTC_BESIDE) * loss + (
+            self.trigram.log_partition(log_probs, lengths) * fit
+        ).sum()
 
 
 def ctc_loss(

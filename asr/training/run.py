@@ -16,6 +16,7 @@ from asr.features import FeatureOptions
 from asr.files import atomic_write
 from asr.manifest import Utterance
 from asr.model import ModelOptions, Seq2Seq
+from asr.model.crf import Trigram
 from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.training import distributed, state
@@ -103,6 +104,11 @@ def prepare(
         if trained.model.speller is None:
             raise TrainingError("training.speller_alone: needs a table model.speller")
         trained.model.learn_speller_alone()
+    if training.crf:
+        if trained.model.phonemes is None:
+            raise TrainingError("training.crf: needs model.phonemes = true")
+        trigram = Trigram(example.phonemes for example in examples.examples)
+        trained.model.trigram = validation.trigram = trigram
     _freeze(trained.model, training.frozen)
     optimizer = build_optimizer(trained.model, training.optimizer)
     bf16 = uses_bf16(training.precision, trained.model, place.device)

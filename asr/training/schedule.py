@@ -59,6 +59,7 @@ class TrainingOptions(ScheduleOptions):
     phonemes: float = (
         0.3  # weight of the phonemes' loss, where the model has such a head (model.phonemes)
     )
+    crf: bool = False  # phonemes learn by CTC-CRF: against all texts, by a trigram of phonemes
     phonemes_alone: bool = False  # only what hears phonemes learns; dev measures their error rate
     speller_alone: bool = False  # only the speller learns (model.speller), from speech and text
     frozen: tuple[str, ...] = ()  # parts whose weights stay as they are, as "encoder.layers.0"
@@ -83,6 +84,10 @@ class TrainingOptions(ScheduleOptions):
         check_range(self, "training", ("ctc", "label_smoothing", "sampling"), 0, 1)
         if self.phonemes_alone and not self.phonemes:
             raise ConfigError("training.phonemes 0: with phonemes_alone it must be above 0")
+        if self.crf and (self.speller_alone or not self.phonemes):
+            raise ConfigError(
+                "training.crf: needs training.phonemes above 0, and no training.speller_alone"
+            )
         if self.speller_alone and self.phonemes_alone:
             raise ConfigError(
                 "training.phonemes_alone, speller_alone: only one of them learns alone"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asr import audio, manifest, metrics, phonemes
 from asr.checkpoint import Trained
@@ -13,6 +13,8 @@ from asr.errors import AsrError, TrainingError
 from asr.evaluate import evaluate
 from asr.features import LogMel
 from asr.manifest import Utterance
+from asr.model.crf import Trigram
+from asr.model.seq2seq import ctc_loss
 from asr.recognizer import Recognizer
 from asr.report import attention_plot
 from asr.text import normalise
@@ -37,6 +39,7 @@ class Validation:
         """
         self.device = str(device)
         self.phonemes = phonemes
+        self.trigram: Trigram | None = None  # set where phonemes learn by CTC-CRF
         everything = [utterance for path in manifests for utterance in manifest.read(path)]
         self.utterances: list[Utterance] = spread(everything, limit)
         if manifests and not everything:
@@ -44,12 +47,15 @@ class Validation:
         _check_readable(self.utterances)
 
     def measure(self, trained: Trained) -> dict[str, float]:
-        """Greedy WER, CER and how diagonal the attention is, or PER alone; empty without dev utterances."""
+        """Greedy WER, CER and how diagonal the attention is; empty without dev utterances.
+
+        Or of phonemes: their error rate, and before it, where they learn by CTC-CRF, the nats a phoneme of its loss.
+        """
         if not self.utterances:
             return {}
         with _mode_kept(trained.model):
             if self.phonemes:
-                return {"per": phoneme_error_rate(trained, self.utterances)}
+                return phoneme_rates(trained, self.utterances, self.trigram)
             result = evaluate(Recognizer(trained, device=self.device), self.utterances)
         figures = {"wer": result.wer, "cer": result.cer, "diagonality": result.diagonality}
         return {name: value for name, value in figures.items() if value is not None}
@@ -75,13 +81,34 @@ class Validation:
 
 
 @torch.inference_mode()
-def phoneme_error_rate(trained: Trained, utterances: Sequence[Utterance]) -> float:
-    """Phoneme errors a phoneme of the dictionary's pronunciations, CTC's best path read as it is.
+def phoneme_rates(
+    trained: Trained, utterances: Sequence[Utterance], trigram: Trigram | None = None
+) -> dict[str, float]:
+    """What is heard of phonemes, as the dictionary pronounces: with a trigram "crf", and "per".
 
-    Recordings that cannot be used are left out. Raises TrainingError where that is all.
+    The one is CTC-CRF's loss in nats a phoneme, the other errors a phoneme, CTC's best path read as it is. Recordings
+    that cannot be used are left out. Raises TrainingError where that is all.
     """
+    expected, found, loss = [], [], 0.0
+    for log_probs, said in _heard(trained, utterances):
+        best = log_probs[0].argmax(-1).unique_consecutive().tolist()
+        found.append(" ".join(str(p) for p in best if p != phonemes.BLANK))
+        expected.append(" ".join(map(str, said)))
+        if trigram is not None:
+            loss += _crf_loss(log_probs, said, trigram)
+    if not expected:
+        raise TrainingError("data.dev: no recording can be used")
+    counts = metrics.total(metrics.word_counts(expected, found))
+    rates = {} if trigram is None else {"crf": loss / max(counts.reference_length, 1)}
+    return rates | {"per": counts.rate}
+
+
+@torch.inference_mode()
+def _heard(
+    trained: Trained, utterances: Sequence[Utterance]
+) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """The phonemes' log_probs (1, F, P) of each recording that can be used, and those of its text."""
     model, features = trained.model.eval(), LogMel(trained.features).to(_device(trained.model))
-    expected, found = [], []
     for utterance in utterances:
         try:
             waveform = audio.read(utterance.audio, sample_rate=trained.features.sample_rate)
@@ -90,15 +117,17 @@ def phoneme_error_rate(trained: Trained, utterances: Sequence[Utterance]) -> flo
         frames = features.extract(torch.from_numpy(waveform).to(_device(model)))
         if len(frames) < SHORTEST:
             continue
-        memory = model.encode(frames[None], torch.tensor([len(frames)], device=frames.device))
-        heard = model.phoneme_log_probs(memory)
-        assert heard is not None
-        best = heard[0][0].argmax(-1).unique_consecutive().tolist()
-        found.append(" ".join(str(p) for p in best if p != phonemes.BLANK))
-        expected.append(" ".join(map(str, phonemes.encode(normalise(utterance.text)))))
-    if not expected:
-        raise TrainingError("data.dev: no recording can be used")
-    return metrics.total(metrics.word_counts(expected, found)).rate
+        lengths = torch.tensor([len(frames)], device=frames.device)
+        log_probs, _ = model.hear(frames[None], lengths)
+        yield log_probs, phonemes.encode(normalise(utterance.text))
+
+
+def _crf_loss(log_probs: Tensor, said: tuple[int, ...], trigram: Trigram) -> float:
+    frames = torch.tensor([log_probs.shape[1]], device=log_probs.device)
+    labels = torch.tensor([said], dtype=torch.int64, device=log_probs.device)
+    count = torch.tensor([len(said)], device=log_probs.device)
+    loss = ctc_loss(log_probs, frames, labels, count, phonemes.BLANK)
+    return float(loss - trigram.log_prob(said) + trigram.log_partition(log_probs, frames)[0])
 
 
 def _device(model: nn.Module) -> torch.device:
