@@ -12,7 +12,7 @@ from asr import checkpoint, manifest, phonemes
 from asr.checkpoint import Trained
 from asr.errors import ConfigError, TrainingError
 from asr.model.crf import Trigram
-from asr.model.seq2seq import ctc_loss
+from asr.model.seq2seq import ctc_loss, fits
 from asr.phonemes import BLANK, SIZE
 from asr.training.validation import phoneme_rates
 from tests.trainings import config, make_manifest, rows, run
@@ -44,13 +44,18 @@ def test_the_sum_is_that_over_all_texts() -> None:
         for said in itertools.product(range(1, 7), repeat=size):
             labels = torch.tensor([said], dtype=torch.int64)
             loss = ctc_loss(log_probs, torch.tensor([3]), labels, torch.tensor([size]), BLANK)
-            repeats = sum(a == b for a, b in itertools.pairwise(said))
-            if size + repeats <= 3:
+            if fits(torch.tensor([3]), labels, torch.tensor([size])):
                 likely = of_text(trigram, said)
                 assert trigram.log_prob(said) == pytest.approx(math.log(likely), abs=1e-4)
                 total += likely * math.exp(-float(loss))
     found = trigram.log_partition(log_probs, torch.tensor([3]))
     assert float(found) == pytest.approx(math.log(total), abs=1e-4)
+
+
+def test_two_equal_phonemes_need_a_frame_between() -> None:
+    labels = torch.tensor([[4, 4, 5], [4, 4, 4], [4, 5, 5]])
+    found = fits(torch.tensor([3, 4, 3]), labels, torch.tensor([3, 3, 2]))
+    assert found.tolist() == [False, False, True]  # the last has padding at its end
 
 
 def test_its_gradient_is_the_change_of_the_sum_and_none_where_padding_is() -> None:

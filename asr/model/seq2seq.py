@@ -16,7 +16,7 @@ from asr.options import check_range
 from asr.phonemes import BLANK, SIZE
 from asr.tokenizer import Tokenizer
 
-CTC_BESIDE = 0.1  # weight of CTC's loss beside CTC-CRF's, which alone may lose the alignment
+CTC_BESIDE = 0.1  # weight of CTC's loss beside CTC-CRF's; no other was tried
 CTC_SECONDS = 0.04  # longest CTC frame: English has up to about 25 characters a second
 
 
@@ -275,10 +275,8 @@ class Seq2Seq(nn.Module):
         loss = ctc_loss(log_probs, lengths, phonemes, phoneme_lengths, BLANK)
         if self.trigram is None:
             return loss
-        fit = lengths >= phoneme_lengths
-        return (1 + CTC_BESIDE) * loss + (
-            self.trigram.log_partition(log_probs, lengths) * fit
-        ).sum()
+        partition = self.trigram.log_partition(log_probs, lengths)
+        return (1 + CTC_BESIDE) * loss + partition[fits(lengths, phonemes, phoneme_lengths)].sum()
 
 
 def ctc_loss(
@@ -294,6 +292,14 @@ def ctc_loss(
         reduction="sum",
         zero_infinity=True,
     )
+
+
+def fits(frames: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
+    """Whether (B,) CTC can say labels (B, L) and (B,) in so many frames (B,): two equal ones need a blank between."""
+    repeated = (labels[:, 1:] == labels[:, :-1]) & length_mask(label_lengths, labels.shape[1])[
+        :, 1:
+    ]
+    return frames >= label_lengths + repeated.sum(1)
 
 
 def ctc_factor(frame_seconds: float) -> int:

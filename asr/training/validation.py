@@ -14,7 +14,7 @@ from asr.evaluate import evaluate
 from asr.features import LogMel
 from asr.manifest import Utterance
 from asr.model.crf import Trigram
-from asr.model.seq2seq import ctc_loss
+from asr.model.seq2seq import ctc_loss, fits
 from asr.recognizer import Recognizer
 from asr.report import attention_plot
 from asr.text import normalise
@@ -126,6 +126,8 @@ def _crf_loss(log_probs: Tensor, said: tuple[int, ...], trigram: Trigram) -> flo
     frames = torch.tensor([log_probs.shape[1]], device=log_probs.device)
     labels = torch.tensor([said], dtype=torch.int64, device=log_probs.device)
     count = torch.tensor([len(said)], device=log_probs.device)
+    if not fits(frames, labels, count):
+        return 0.0
     loss = ctc_loss(log_probs, frames, labels, count, phonemes.BLANK)
     return float(loss - trigram.log_prob(said) + trigram.log_partition(log_probs, frames)[0])
 
