@@ -131,7 +131,7 @@ class Recognizer:
         self.features = LogMel(trained.features).to(self.device)
         if self.search.lm is not None:
             self.search.lm.model.to(self.device)
-        self.search.scorers(self.model, self.tokenizer)  # to refuse now what does not fit
+        self.search.check(self.model, self.tokenizer)  # to refuse now what does not fit
 
     @property
     def options(self) -> DecodingOptions:
@@ -141,9 +141,10 @@ class Recognizer:
     @property
     def settings(self) -> dict[str, Any]:
         """What transcripts say of how they were made: the search, what it adds to the model, engine and precision."""
-        ranking = None if self.search.ranking is None else asdict(self.search.ranking)
+        passes = {"ranking": self.search.ranking, "first_pass": self.search.first_pass}
+        tables = {name: None if each is None else asdict(each) for name, each in passes.items()}
         calibration = self.calibration.name if self.calibration else None
-        added = self.search.in_use() | {"ranking": ranking, "calibration": calibration}
+        added = self.search.in_use() | tables | {"calibration": calibration}
         made_by = {"engine": self.trained.engine, "int8": self.trained.int8}
         return asdict(self.options) | added | made_by
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from asr import options
 from asr.confidence import Calibration, load_calibration
-from asr.decoding import DecodingOptions, Ranking, Search
+from asr.decoding import DecodingOptions, FirstPass, Ranking, Search
 from asr.errors import ConfigError
 from asr.files import atomic_write, content_name
 
@@ -28,6 +28,7 @@ class SearchFile:
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     ranking: Ranking | None = None  # where finished hypotheses are not ranked as in the beam
+    first_pass: FirstPass | None = None  # where texts are proposed by how they sound
     lm: str | None = None  # character language model, as asr.lm_checkpoint saves it
     ngram: str | None = None  # word n-gram model, ARPA or this project's binary
     word_lm: str | None = None  # word LSTM beside the n-grams, as asr.lm_checkpoint saves it
@@ -50,7 +51,8 @@ def default_search(model: str | Path) -> tuple[Search, Calibration | None]:
     }
     loaded: dict[str, Any] = {key: SCORERS[key](file) for key, file in files.items()}
     names = {key: content_name(file) for key, file in files.items()}
-    search = Search(found.decoding, ranking=found.ranking, names=names, **loaded)
+    passes: dict[str, Any] = {"ranking": found.ranking, "first_pass": found.first_pass}
+    search = Search(found.decoding, names=names, **passes, **loaded)
     return search, default_calibration(model)
 
 
@@ -120,13 +122,14 @@ def copy_search(model: str | Path, folder: str | Path) -> None:
             copied[target] = name
             lines.append(f"{key} = {json.dumps(target.name, ensure_ascii=False)}")
     lines += _table("decoding", found.decoding)
-    if found.ranking is not None:
-        lines += _table("ranking", found.ranking)
+    for name in ("ranking", "first_pass"):
+        if (values := getattr(found, name)) is not None:
+            lines += _table(name, values)
     with atomic_write(Path(folder) / INSIDE) as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
-def _table(name: str, values: DecodingOptions | Ranking) -> list[str]:
+def _table(name: str, values: DecodingOptions | FirstPass | Ranking) -> list[str]:
     given = [(key, value) for key, value in options.to_dict(values).items() if value is not None]
     return ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in given)]
 

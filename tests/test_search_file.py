@@ -1,6 +1,7 @@
 """The search beside a model: read, copied, and what is wrong with it named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from fakes import arpa
 
 from asr.confidence import Calibration, Logistic
-from asr.decoding import DecodingOptions, Ranking, Search
+from asr.decoding import DecodingOptions, FirstPass, Ranking, Search
 from asr.errors import AsrError, ConfigError
 from asr.lm_checkpoint import TrainedLm, save_lm
 from asr.model.lm import CharacterLm, LmOptions
@@ -29,12 +30,14 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     (tmp_path / "words.dict").write_text("horse HH AO R S\n", encoding="utf-8")
     (tmp_path / "english.toml").write_text(
         'lm = "lm.pt"\nngram = "words.arpa"\npronunciations = "words.dict"\n'
-        "[decoding]\nbeam_size = 8\nctc_weight = 0.3\n[ranking]\nlength_bonus = 2\n",
+        "[decoding]\nbeam_size = 8\nctc_weight = 0.3\n[ranking]\nlength_bonus = 2\n"
+        "[first_pass]\nhypotheses = 99\n",
         encoding="utf-8",
     )
     search, calibration = default_search(tmp_path / "english.pt")
     assert search.options == DecodingOptions(beam_size=8, ctc_weight=0.3)
     assert search.ranking == Ranking(length_bonus=2.0)
+    assert search.first_pass == FirstPass(hypotheses=99)
     assert search.order == DecodingOptions(beam_size=8, ctc_weight=0.3, length_bonus=2.0)
     assert search.lm is not None
     assert search.lm.tokenizer.alphabet == tokenizer.alphabet
@@ -45,12 +48,16 @@ def test_the_file_beside_a_model_holds_its_search(tmp_path: Path) -> None:
     assert calibration is None
     names = search.in_use()
     assert [str(names[key]).rpartition("-")[0] for key in ("lm", "ngram")] == ["lm", "words"]
-    assert names["hotwords"] is names["pronunciations"] is None  # its weight is 0
+    assert names["hotwords"] is None
+    assert str(names["pronunciations"]).startswith("words-")  # for the first pass
+    without = replace(search, first_pass=None).in_use()
+    assert without["pronunciations"] is None  # its weight is 0
     (tmp_path / "out").mkdir()
     copy_search(tmp_path / "english.pt", tmp_path / "out")
     copied, _ = default_search(tmp_path / "out")
     assert copied.pronunciations == search.pronunciations
     assert (copied.options, copied.ranking) == (search.options, search.ranking)
+    assert copied.first_pass == search.first_pass
 
 
 def test_one_calibration_may_serve_both_searches(tmp_path: Path) -> None:
@@ -83,6 +90,7 @@ def test_files_of_one_name_are_not_copied_over_each_other(tmp_path: Path) -> Non
             r"english\.toml: unknown option decoding\.beam; allowed are beam",
         ),
         ("[decoding]\nbeam_size = 0\n", r"english\.toml: beam_size is 0"),
+        ("[first_pass]\nhypotheses = 0\n", r"english\.toml: first_pass\.hypotheses 0"),
         ("[ranking]\nngram_weight = -1\n", r"english\.toml: ranking\.ngram_weight is -1"),
         ("lm = 3\n", r"english\.toml: option lm: a value of type str"),
         ("lm = \n", r"english\.toml: not a TOML file"),

@@ -5,16 +5,19 @@ The search knows a model only by `with_speller`, `initial_state` and `step`, and
 """
 
 from asr.decoding.beam import beam
+from asr.decoding.first_pass import FirstPass
 from asr.decoding.greedy import greedy
 from asr.decoding.hotwords import HotWords
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.options import DecodingOptions, Ranking
 from asr.decoding.search import Search
+from asr.decoding.second_pass import two_passes
 from asr.model import Memory, Seq2Seq
 from asr.tokenizer import Tokenizer
 
 __all__ = [
     "DecodingOptions",
+    "FirstPass",
     "HotWords",
     "Hypothesis",
     "Ranking",
@@ -22,6 +25,7 @@ __all__ = [
     "beam",
     "decode",
     "greedy",
+    "two_passes",
 ]
 
 
@@ -36,6 +40,8 @@ def decode(
         search = Search(search)
     if search.options.speller:
         memory = model.with_speller(memory)
+    if search.first_pass is not None:
+        return two_passes(model, memory, tokenizer, search)
     if search.options.beam_size > 1 or len(search.scorers(model, tokenizer)) > 1:
         return beam(model, memory, tokenizer, search)
     return [[best] for best in greedy(model, memory, tokenizer, search.order)]

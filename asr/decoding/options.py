@@ -41,7 +41,9 @@ class DecodingOptions:
     names a value out of range.
     """
 
-    beam_size: int = 1  # hypotheses kept per utterance; 1 is greedy search
+    beam_size: int = (
+        1  # hypotheses kept per utterance, or proposed by a first pass; 1 is greedy search
+    )
     nbest: int = 1  # hypotheses returned per utterance, at most beam_size
     length_penalty: float = 0.0  # exponent of the length normalisation; 0 is none
     length_bonus: float = 0.0  # added per token, in nats; counters the preference for short texts

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from asr.decoding.ctc_prefix import CtcScorer
+from asr.decoding.first_pass import FirstPass
 from asr.decoding.hotwords import HotWords
 from asr.decoding.options import DecodingOptions, Ranking
 from asr.decoding.pronunciation import Lexicon, PhonemeScorer
 from asr.decoding.scorers import AttentionScorer, LmScorer, Scorer, WordCountScorer
+from asr.decoding.tree import PronunciationTree
 from asr.decoding.word_mixture import WordMixture
 from asr.decoding.words import LookAhead, Penalised, WordModel, WordScorer
 from asr.errors import ConfigError
@@ -51,6 +53,7 @@ class Search:
     word_lm: WordLstm | None = None  # beside the n-grams
     pronunciations: Mapping[str, tuple[int, ...]] | None = None  # of words (asr.phonemes)
     ranking: Ranking | None = None  # of finished hypotheses, where it is not the beam's
+    first_pass: FirstPass | None = None  # which proposes texts by how they sound
     # what to call these in results, by field; they are not told apart by it
     names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     # by alphabet; sorting a vocabulary takes a moment
@@ -58,6 +61,9 @@ class Search:
         default_factory=dict, init=False, repr=False, compare=False
     )
     _lexicons: dict[str, Lexicon] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _trees: dict[str, PronunciationTree] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -88,12 +94,13 @@ class Search:
     def in_use(self) -> dict[str, str | None]:
         """The names of what a search may have: None for what is not there or has weight 0."""
         mixed = bool(self.options.word_lm_share)
+        counted, first = self._weighed, self.first_pass is not None
         scorers: dict[str, tuple[object, bool]] = {
-            "lm": (self.lm, "lm" in self._weighed),
-            "ngram": (self.ngram, "ngram" in self._weighed),
-            "word_lm": (self.word_lm, "ngram" in self._weighed and mixed),
-            "hotwords": (self.hotwords, "hotwords" in self._weighed),
-            "pronunciations": (self.pronunciations, "phonemes" in self._weighed),
+            "lm": (self.lm, "lm" in counted),
+            "ngram": (self.ngram, first or "ngram" in counted),
+            "word_lm": (self.word_lm, (first or "ngram" in counted) and mixed),
+            "hotwords": (self.hotwords, self.boosts),
+            "pronunciations": (self.pronunciations, first or "phonemes" in counted),
         }
         return {
             key: self.names.get(key, "unnamed") if scorer is not None and used else None
@@ -126,7 +133,7 @@ class Search:
     @property
     def _hot(self) -> frozenset[str]:
         """The words of the hot words, where these have a weight."""
-        if self.hotwords is None or "hotwords" not in self._weighed:
+        if self.hotwords is None or not self.boosts:
             return frozenset()
         phrases = self.hotwords.phrases
         return frozenset(word for phrase in phrases for word in phrase.split())
@@ -141,6 +148,37 @@ class Search:
                 ngram = Penalised(ngram, self.options.unknown_penalty, self._hot)
             self._look_aheads[tokenizer.alphabet] = LookAhead(ngram, tokenizer)
         return self._look_aheads[tokenizer.alphabet]
+
+    @property
+    def boosts(self) -> bool:
+        """Whether it has hot words with a weight."""
+        return self.hotwords is not None and "hotwords" in self._weighed
+
+    def tree(self, tokenizer: Tokenizer) -> PronunciationTree:
+        """The words that the first pass knows. Raises ConfigError where there is none, or no n-grams."""
+        if self.ngram is None or self.pronunciations is None:
+            raise ConfigError("first_pass: needs ngram and pronunciations")
+        alphabet = tokenizer.alphabet
+        if alphabet not in self._trees:
+            letters, known = set(alphabet), self.ngram.unigrams()
+            spelled = {word: known[word] for word in known if letters.issuperset(word)}
+            if not spelled.keys() & self.pronunciations.keys():
+                raise ConfigError("first_pass: no word of ngram has a pronunciation")
+            self._trees[alphabet] = PronunciationTree.of(self.pronunciations, spelled)
+        return self._trees[alphabet]
+
+    def words(self, tokenizer: Tokenizer) -> WordModel:
+        """The n-grams, with the word LSTM and the penalty where there are such. There must be n-grams."""
+        assert self.ngram is not None
+        return self._look_ahead(self.ngram, tokenizer).ngram
+
+    def check(self, model: Seq2Seq, tokenizer: Tokenizer) -> None:
+        """Raise ConfigError naming what does not fit the model or its alphabet."""
+        self.scorers(model, tokenizer)
+        if self.first_pass is not None:
+            if model.phonemes is None:
+                raise ConfigError("first_pass: this model has no head for phonemes")
+            self.tree(tokenizer)
 
     def scorers(self, model: Seq2Seq, tokenizer: Tokenizer) -> dict[str, tuple[float, Scorer]]:
         """The scorers by name with their weights, attention first.
