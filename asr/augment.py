@@ -102,13 +102,18 @@ def warp_frequencies(
     """
     if width == 0:
         return features
+    factors = 1 + width * (2 * torch.rand(len(features), generator=generator) - 1)
+    return warped(features, factors, options)
+
+
+def warped(features: Tensor, factors: Tensor, options: FeatureOptions) -> Tensor:
+    """Features (B, T, M) with frequencies warped by factors (B,), or by one (1,) for all; see `warp_frequencies`."""
     mels = features.shape[2]
     low, high = _mel(torch.tensor([options.low_hz, options.high_hz])).tolist()
     spacing = (high - low) / (mels + 1)
     centres = low + spacing * torch.arange(1, mels + 1)
     hertz = 700 * (10 ** (centres / 2595) - 1)
-    factors = 1 + width * (2 * torch.rand(len(features), 1, generator=generator) - 1)
-    source = ((_mel(hertz * factors) - low) / spacing - 1).clamp(0, mels - 1)
+    source = ((_mel(hertz * factors[:, None]) - low) / spacing - 1).clamp(0, mels - 1)
     distance = (source[:, :, None] - torch.arange(mels)).abs()
     weights = (1 - distance).clamp(min=0)  # (B, M, M), each row sums to 1
     return features @ weights.transpose(1, 2).to(features)

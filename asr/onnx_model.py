@@ -112,6 +112,8 @@ class OnnxModel(Seq2Seq):
         """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
         if "phonemes" not in self.sessions or memory.first is None or memory.first_lengths is None:
             return None
+        if memory.heard is not None:
+            return memory.heard, memory.first_lengths
         given = {"first": _array(memory.first), "first_lengths": _array(memory.first_lengths)}
         return self._run("phonemes", given)[0], memory.first_lengths
 

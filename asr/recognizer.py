@@ -20,6 +20,7 @@ from asr.confidence import Calibration
 from asr.decoding import DecodingOptions, HotWords, Hypothesis, Search, decode
 from asr.decoding.hypothesis import empty_hypothesis
 from asr.devices import checked_device, give_memory_back, limit_caches
+from asr.encoding import encode
 from asr.errors import AsrError, ConfigError
 from asr.export import open_engine
 from asr.features import LogMel
@@ -141,7 +142,7 @@ class Recognizer:
     @property
     def settings(self) -> dict[str, Any]:
         """What transcripts say of how they were made: the search, what it adds to the model, engine and precision."""
-        passes = {"ranking": self.search.ranking, "first_pass": self.search.first_pass}
+        passes = {"first_pass": self.search.first_pass, "ranking": self.search.ranking}
         tables = {name: None if each is None else asdict(each) for name, each in passes.items()}
         calibration = self.calibration.name if self.calibration else None
         added = self.search.in_use() | tables | {"calibration": calibration}
@@ -276,7 +277,9 @@ class Recognizer:
             self.features.extract(waveforms[i].to(self.device, torch.float32)) for i in audible
         ]
         lengths = torch.tensor([len(item) for item in features], device=self.device)
-        memory = self.model.encode(pad_sequence(features, batch_first=True), lengths)
+        batch = pad_sequence(features, batch_first=True)
+        warp = self.search.first_pass.warp if self.search.first_pass else 0.0
+        memory = encode(self.model, batch, lengths, warp, self.trained.features)
         ctc = self.model.ctc_log_probs(memory)
         decoded = decode(self.model, memory, self.tokenizer, self.search)
         for row, (index, hypotheses) in enumerate(zip(audible, decoded, strict=True)):

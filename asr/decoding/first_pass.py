@@ -24,16 +24,20 @@ SURE = math.log(0.99)  # log probability of a blank above which no phoneme begin
 class FirstPass:
     """Options of the first pass; weights are beside that of the phonemes, which is 1."""
 
-    hypotheses: int = 800  # kept at each frame
+    hypotheses: int = 1000  # kept at each frame
     beam_width: float = 15.0  # nats below the best one at which a hypothesis is dropped
     word_width: float = 9.0  # the same, at which no word of it may end
     ngram_weight: float = 1.0  # of the n-grams, mixed with the word LSTM where a search has one
     word_bonus: float = 0.0  # added per word, in nats; may be negative
+    # Besides as it is, a recording is heard with frequencies lowered and raised by this share, as if speakers with a
+    # longer and a shorter vocal tract had spoken; the log probabilities are the mean of the three. 0: only as it is.
+    warp: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range; raises ConfigError naming the option and what is allowed."""
         check_range(self, "first_pass", ("hypotheses",), 1)
         check_range(self, "first_pass", ("beam_width", "word_width", "ngram_weight"), 0)
+        check_range(self, "first_pass", ("warp",), 0, 0.5)
         if not math.isfinite(self.word_bonus):
             raise ConfigError(f"first_pass.word_bonus is {self.word_bonus}; it must be finite")
 

@@ -17,6 +17,9 @@ class Memory:
     mask: Tensor  # (B, U) True where valid
     first: Tensor | None = None  # (B, U', D) the encoder's first layer, where phonemes are heard
     first_lengths: Tensor | None = None  # (B,)
+    heard: Tensor | None = (
+        None  # (B, U', P) phonemes' log probabilities, where they are known without `first`
+    )
     spelled: "Memory | None" = None  # what a speller attends to (Seq2Seq.with_speller)
 
     def select(self, index: Tensor) -> "Memory":

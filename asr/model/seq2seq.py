@@ -166,6 +166,8 @@ class Seq2Seq(nn.Module):
         """Memory to phoneme log_probs (B, F, P), valid to the frame counts (B,); None without a head."""
         if memory.first is None or memory.first_lengths is None:
             return None
+        if memory.heard is not None:
+            return memory.heard, memory.first_lengths
         return self._phonemes(memory.first, memory.first_lengths)
 
     def hear(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,8 @@ if [[ $config = mini || $config = here ]] && [ ! -f "$manifests/synthetic-train.
     fi
 fi
 
-train() { # recipe, options of asr train
-    local arguments=(-m asr train "recipes/librispeech/$1.toml" --output "runs/$1" "${@:2}")
+train() { # recipe, name of the run, options of asr train
+    local arguments=(-m asr train "recipes/librispeech/$1.toml" --output "runs/$2" "${@:3}")
     if [ "${PROCESSES:-1}" -gt 1 ]; then
         torchrun --nproc-per-node "$PROCESSES" "${arguments[@]}"
     else
@@ -60,12 +60,15 @@ train() { # recipe, options of asr train
     fi
 }
 
-train "$config" "$@"
+train "$config" "$config" "$@"
 if [ "$config" = here ]; then # its further parts
-    train here-on --init runs/here/model.pt "$@"
-    train here-phonemes --init runs/here-on/model.pt "$@"
+    train here-on here-on --init runs/here/model.pt "$@"
+    train here-phonemes here-phonemes --init runs/here-on/model.pt "$@"
+    train here-crf here-crf --init runs/here-phonemes/model.pt "$@"
+    train here-crf here-crf-2 --init runs/here-phonemes/model.pt --set training.seed=2 --set training.learning_rate=1.4e-3 "$@"
+    asr average runs/here-crf/model.pt runs/here-crf-2/model.pt --output runs/here-crf/mean.pt
     texts=("$root"/text/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)
-    train here-speller --init runs/here-phonemes/model.pt --set "spelling.texts=[$(printf '"%s",' "${texts[@]}")]" "$@"
+    train here-speller here-speller --init runs/here-crf/mean.pt --set "spelling.texts=[$(printf '"%s",' "${texts[@]}")]" "$@"
     run=runs/here-speller
 fi
 
