@@ -25,7 +25,7 @@ LAYERS = (
     ("augment", "corpora", "model", "ngram", "weights"),
     ("onnx_nodes",),
     ("onnx_graph", "onnx_model"),
-    ("decoding", "batching", "doctor"),
+    ("decoding", "encoding", "batching", "doctor"),
     ("alignment", "sentences"),
     ("confidence", "failures", "leaks"),
     ("description",),
