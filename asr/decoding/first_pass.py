@@ -150,8 +150,8 @@ class _Search:
 
     def _ended(self, beam: _Beam) -> tuple[Ints, Ints]:
         """Rows (M,) of the beam whose word may end here, and the texts (M,) that this makes of them."""
-        first = self.tree.first_word
-        likely = self._scores(beam) >= self._scores(beam).max() - self.options.word_width
+        first, scores = self.tree.first_word, self._scores(beam)
+        likely = scores >= scores.max() - self.options.word_width
         ended = np.flatnonzero((first[beam.node + 1] > first[beam.node]) & likely)
         texts = self.texts.longer(beam.text[ended], beam.node[ended])
         rows = np.repeat(ended, [len(each) for each in texts])
