@@ -119,9 +119,9 @@ class Transcript:
     there are no words.
     `complete` is False where decoding was cut at its length limit, so that the end may be missing or repeated.
     `audio` is the path as it was given, None for a waveform. `model` names the model, `settings` holds as plain
-    values the options of the search, its ranking, the names of what it adds to the model (as lm, ngram, hotwords; None
-    where it does not), the engine and int8; both None where they are not known. `channel` is which of the recording's
-    channels was transcribed, "left", "right" or "channelN" with N from 0; None for the mean of all.
+    values the options of the search, its first pass and ranking, the names of what it adds to the model (as lm, ngram,
+    hotwords; None where it does not), the engine and int8; both None where they are not known. `channel` is which of
+    the recording's channels was transcribed, "left", "right" or "channelN" with N from 0; None for the mean of all.
     """
 
     text: str

@@ -93,7 +93,7 @@ def test_a_tree_has_every_word_at_the_end_of_its_phonemes() -> None:
     assert found.likeliest[below_b] == -5.0  # b, likelier than ba
 
 
-def test_a_tree_of_a_real_dictionarys_size_loses_nothing() -> None:
+def test_a_tree_of_thousands_of_words_loses_none() -> None:
     random = np.random.default_rng(0)
     sizes = random.integers(1, 12, 3000)
     spoken = {f"w{i}": tuple(random.integers(2, 9, n).tolist()) for i, n in enumerate(sizes)}

@@ -25,7 +25,6 @@ __all__ = [
     "beam",
     "decode",
     "greedy",
-    "two_passes",
 ]
 
 
