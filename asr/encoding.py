@@ -19,10 +19,11 @@ def encode(
     frequencies lowered and raised by that share: for vocal tracts longer or shorter than those heard in training.
     """
     memory = model.encode(features, lengths)
-    if not warp:
+    found = model.phoneme_log_probs(memory) if warp else None
+    if found is None:
         return memory
-    heard = [model.phoneme_log_probs(memory)]
+    heard = [found[0]]
     for factor in (1 - warp, 1 + warp):
         other = warped(features, torch.tensor([factor]), options)
-        heard.append(model.phoneme_log_probs(model.encode(other, lengths)))
-    return replace(memory, heard=torch.stack([found[0] for found in heard if found]).mean(0))
+        heard.append(model.hear(other, lengths)[0])
+    return replace(memory, heard=torch.stack(heard).mean(0))

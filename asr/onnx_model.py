@@ -117,6 +117,12 @@ class OnnxModel(Seq2Seq):
         given = {"first": _array(memory.first), "first_lengths": _array(memory.first_lengths)}
         return self._run("phonemes", given)[0], memory.first_lengths
 
+    def hear(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See Seq2Seq; the graph of the encoder is run as a whole."""
+        found = self.phoneme_log_probs(self.encode(features, feature_lengths))
+        assert found is not None
+        return found
+
     def _run(self, name: str, given: dict[str, NDArray[Any]]) -> list[Tensor]:
         return [torch.from_numpy(found) for found in self.sessions[name].run(None, given)]
 

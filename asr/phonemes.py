@@ -45,14 +45,14 @@ def load(path: str | Path) -> dict[str, tuple[int, ...]]:
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "neither gzip nor UTF-8 text"
         raise ConfigError(f"{path}: cannot read pronunciations: {reason}") from error
-    ids = {symbol: i for i, symbol in enumerate(SYMBOLS, 2)}
+    ids = {symbol + stress: i for i, symbol in enumerate(SYMBOLS, 2) for stress in ("", *"012")}
     found: dict[str, tuple[int, ...]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         word, *symbols = line.partition(" #")[0].split() or [COMMENT]
         if word.startswith(COMMENT) or word.endswith(")"):
             continue
         try:
-            spoken = tuple(ids[symbol.rstrip("012")] for symbol in symbols)
+            spoken = tuple(map(ids.__getitem__, symbols))
         except KeyError as error:
             raise ConfigError(
                 f"{path}:{number}: {error} is no phoneme of CMUdict: allowed are {', '.join(SYMBOLS)}"

@@ -278,7 +278,7 @@ class Recognizer:
         ]
         lengths = torch.tensor([len(item) for item in features], device=self.device)
         batch = pad_sequence(features, batch_first=True)
-        warp = self.search.first_pass.warp if self.search.first_pass else 0.0
+        warp = self.search.warp(self.model)
         memory = encode(self.model, batch, lengths, warp, self.trained.features)
         ctc = self.model.ctc_log_probs(memory)
         decoded = decode(self.model, memory, self.tokenizer, self.search)

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.hypothesis import rank_score
@@ -227,6 +229,10 @@ class ToyWords:
 
     def score(self, state: str, word: str) -> tuple[float, str]:
         return -(zlib.crc32(f"{state} {word}".encode()) % 1000) / 250, word
+
+    def scores(self, asked: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float64], list[str]]:
+        found = [self.score(*each) for each in asked]
+        return np.array([log_prob for log_prob, _ in found]), [after for _, after in found]
 
     def end(self, state: str) -> float:
         return self.score(state, "</s>")[0]

@@ -94,6 +94,23 @@ def test_words_that_cmudict_lacks_are_pronounced_by_rule(tmp_path: Path) -> None
     output = tmp_path / "words.gz"
     assert pronounce.main([str(tmp_path / "words.arpa"), "--output", str(output)]) == 0
     assert set(phonemes.load(output)) == {"horse", "scrooge"}
+    (tmp_path / "list").write_text("Zürich\ngnomish\nNATO\nMr\nGnomish's\n", encoding="utf-8")
+    more = ["--words", str(tmp_path / "list"), "--output", str(output)]
+    assert pronounce.main([str(tmp_path / "words.arpa"), *more]) == 0
+    found = set(phonemes.load(output))
+    assert found == {"horse", "scrooge", "zurich", "gnomish", "gnomish's", "mister"}
+
+
+def test_a_word_list_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "words.arpa").write_text(arpa("horse"), encoding="utf-8")
+    (tmp_path / "latin").write_bytes("Zürich\n".encode("latin-1"))
+    for name, reason in (("latin", "latin: a word list must be UTF-8"), ("none", "none")):
+        more = ["--words", str(tmp_path / name), "--output", str(tmp_path / "out.gz")]
+        assert pronounce.main([str(tmp_path / "words.arpa"), *more]) == 1
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "out.gz").exists()
 
 
 def test_without_flite_the_recipe_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

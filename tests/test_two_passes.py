@@ -1,7 +1,7 @@
 """Texts proposed by their sound, against all texts written out; then scored as the beam scores them."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import JointToy, ToyLm, ToyWords
+from numpy.typing import NDArray
 from torch.nn.functional import ctc_loss
 
 from asr.decoding import DecodingOptions, FirstPass, HotWords, Ranking, Search, decode
@@ -42,6 +43,10 @@ class Words:
     def score(self, state: str, word: str) -> tuple[float, str]:
         text = f"{state} {word}".strip()
         return -(zlib.crc32(text.encode()) % 1000) / 300, text
+
+    def scores(self, asked: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float64], list[str]]:
+        found = [self.score(*each) for each in asked]
+        return np.array([log_prob for log_prob, _ in found]), [after for _, after in found]
 
     def end(self, state: str) -> float:
         return self.score(state, "</s>")[0]
@@ -205,6 +210,26 @@ def test_a_search_of_two_passes_puts_the_proposals_in_order() -> None:
         assert [h.tokens for h in found[utterance]] == [h.tokens for h in best]
         moved |= [h.tokens for h in best] != tokens[:4]
     assert moved
+
+
+def test_words_of_the_dictionary_that_the_ngrams_do_not_know_are_found() -> None:
+    """They cost as much as an unknown word does, wherever they stand."""
+    model = JointToy(TOKENIZER, seed=3)
+    search = replace(two_passes(beam_size=3, unknown_penalty=1.5), ranking=None)
+    found = replace(search, pronunciations={"a": (5,), "bab": (6, 6)})
+    tree = found.tree(TOKENIZER)
+    assert tree.words == ["a", "bab"]
+    assert tree.likeliest.max() == pytest.approx(-0.5)
+    assert tree.likeliest[tree.phoneme == 6] == pytest.approx([-3.5, -3.5])
+    frames = np.full((4, SIZE), -50.0)
+    frames[[0, 1, 2, 3], [6, BLANK, 6, BLANK]] = 0.0
+    words = found.words(TOKENIZER)
+    assert propose(frames, tree, words, WIDE, 1) == ["bab"]
+    assert words.score("<s>", "bab")[0] == ToyWords().score("<s>", "bab")[0] - 1.5
+    model.heard[0] = torch.from_numpy(frames[[0, 1, 2] + [3] * (model.heard.shape[1] - 3)])
+    assert (
+        TOKENIZER.decode(decode(model, model.memory([8]), TOKENIZER, found)[0][0].tokens) == "bab"
+    )
 
 
 def test_the_beam_searches_what_has_no_proposal() -> None:

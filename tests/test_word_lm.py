@@ -14,7 +14,7 @@ from asr import ngram
 from asr.cli import app
 from asr.decoding import DecodingOptions, Search, decode
 from asr.decoding.word_mixture import History, WordMixture
-from asr.decoding.words import LookAhead, WordScorer
+from asr.decoding.words import LookAhead, Penalised, WordScorer
 from asr.errors import AsrError, CheckpointError, ConfigError
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
 from asr.model.lm import CharacterLm, LmOptions, WordLm
@@ -127,6 +127,23 @@ def test_histories_evaluated_together_score_as_those_alone() -> None:
     for state, word in zip(after, ("a", "bb", "abb"), strict=False):
         _, same = alone.score(alone.start(), word)
         assert together.score(state, "aba")[0] == pytest.approx(alone.score(same, "aba")[0])
+
+
+def test_words_scored_at_once_score_as_those_alone() -> None:
+    """Known and unknown to the LSTM, the n-grams and neither, after several histories, some of them asked twice."""
+    together, alone = _mixture(), _mixture()
+    begin, same = together.start(), alone.start()
+    words = ("a", "bb", "b", "zz", "a")
+    log_probs, after = Penalised(together, 2.0).scores([(begin, word) for word in words])
+    assert after[0] is after[4]
+    for word, found in zip(words, log_probs.tolist(), strict=True):
+        assert found == pytest.approx(Penalised(alone, 2.0).score(same, word)[0], abs=1e-5)
+    further = [(state, word) for state in after for word in ("b", "aba")]
+    log_probs, _ = together.scores(further)
+    for (state, word), found in zip(further, log_probs.tolist(), strict=True):
+        first = words[after.index(state)]
+        assert found == pytest.approx(alone.score(alone.score(same, first)[1], word)[0], abs=1e-5)
+    assert [len(part) for part in together.scores([])] == [0, 0]
 
 
 def test_the_search_runs_the_lstm_once_a_step() -> None:

@@ -8,6 +8,7 @@ in which its phonemes may lie in the frames are summed up. The decoder has no sa
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -54,28 +55,25 @@ class _Texts:
     def longer(self, texts: Ints, nodes: Ints) -> list[Ints]:
         """For each text (K,) and node (K,) the texts that have one of the node's words more."""
         pairs = list(zip(texts.tolist(), nodes.tolist(), strict=True))
-        new = [pair for pair in pairs if pair not in self._known]
-        if new:
-            self._model.evaluate(self._states[text] for text, _ in new)
-            for text, node in new:
-                self._known[text, node] = self._add(text, node)
+        self._add([pair for pair in pairs if pair not in self._known])
         return [self._known[pair] for pair in pairs]
 
-    def _add(self, text: int, node: int) -> Ints:
-        start, gains = len(self._before), []
-        for number in range(self._tree.first_word[node], self._tree.first_word[node + 1]):
-            word = self._tree.words[number]
-            log_prob, state = self._model.score(self._states[text], word)
-            gained = self._options.ngram_weight * log_prob + self._options.word_bonus
-            self._before.append(text)
-            self._last.append(word)
-            self._states.append(state)
-            gains.append(gained)
-        stop = len(self._before)
-        if stop > len(self.scores):
-            self.scores = np.concatenate([self.scores, np.zeros(stop)])
-        self.scores[start:stop] = self.scores[text] + gains
-        return np.arange(start, stop)
+    def _add(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Know the texts that have one of a node's words more than a text, for each text and node."""
+        first, start = self._tree.first_word, len(self._before)
+        for text, node in pairs:
+            words = self._tree.words[first[node] : first[node + 1]]
+            self._known[text, node] = np.arange(len(words)) + len(self._before)
+            self._before += [text] * len(words)
+            self._last += words
+        before, last = self._before[start:], self._last[start:]
+        asked = [(self._states[text], word) for text, word in zip(before, last, strict=True)]
+        log_probs, states = self._model.scores(asked)
+        self._states += states
+        if len(self._before) > len(self.scores):
+            self.scores = np.concatenate([self.scores, np.zeros(len(self._before))])
+        gained = self._options.ngram_weight * log_probs + self._options.word_bonus
+        self.scores[start : len(self._before)] = self.scores[before] + gained
 
     def whole(self, text: int) -> float:
         """The score of a text that ends here."""
@@ -101,7 +99,7 @@ class _Beam:
     blank: Floats  # log probability of the phonemes, the last frame a blank
     label: Floats  # the same, the last frame the last phoneme
 
-    @property
+    @cached_property
     def either(self) -> Floats:
         """Whatever the last frame is."""
         found: Floats = np.logaddexp(self.blank, self.label)

@@ -155,14 +155,22 @@ class Search:
         return self.hotwords is not None and "hotwords" in self._weighed
 
     def tree(self, tokenizer: Tokenizer) -> PronunciationTree:
-        """The words that the first pass knows. Raises ConfigError where there is none, or no n-grams."""
+        """The words that the first pass can find: all of the dictionary, those that the n-grams do not know as such.
+
+        Raises ConfigError where there is none that they know, or no n-grams.
+        """
         if self.ngram is None or self.pronunciations is None:
             raise ConfigError("first_pass: needs ngram and pronunciations")
         alphabet = tokenizer.alphabet
         if alphabet not in self._trees:
-            letters, known = set(alphabet), self.ngram.unigrams()
-            spelled = {word: known[word] for word in known if letters.issuperset(word)}
-            if not spelled.keys() & self.pronunciations.keys():
+            letters, words = set(alphabet), self.words(tokenizer)
+            known, unknown = words.unigrams(), words.unknown
+            spelled = {
+                word: known.get(word, unknown)
+                for word in self.pronunciations
+                if letters.issuperset(word)
+            }
+            if not known.keys() & spelled.keys():
                 raise ConfigError("first_pass: no word of ngram has a pronunciation")
             self._trees[alphabet] = PronunciationTree.of(self.pronunciations, spelled)
         return self._trees[alphabet]
@@ -171,6 +179,13 @@ class Search:
         """The n-grams, with the word LSTM and the penalty where there are such. There must be n-grams."""
         assert self.ngram is not None
         return self._look_ahead(self.ngram, tokenizer).ngram
+
+    def warp(self, model: Seq2Seq) -> float:
+        """By which share phonemes are heard with frequencies lowered and raised, too; see asr.encoding."""
+        if self.first_pass is not None:
+            return self.first_pass.warp
+        sizes = model.options.speller if self.options.speller else None
+        return 0.0 if sizes is None else sizes.warp
 
     def check(self, model: Seq2Seq, tokenizer: Tokenizer) -> None:
         """Raise ConfigError naming what does not fit the model or its alphabet."""

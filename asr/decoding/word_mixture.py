@@ -5,13 +5,13 @@ text is the n-grams' alone: for the LSTM's, it would have to run for every word 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from asr.decoding.words import WordModel
+from asr.decoding.words import Floats, WordModel
 from asr.model.lm import LmState, WordLm
 from asr.tokenizer import Tokenizer, WordTokenizer
 
@@ -99,16 +99,28 @@ class WordMixture:
 
     def score(self, state: History, word: str) -> tuple[float, History]:
         """See WordModel."""
-        self.evaluate([state])
-        counted, ngram = self.ngram.score(state.ngram, word)
-        token = self.tokenizer.ids.get(word, WordTokenizer.unknown)
-        learnt = float(state.vector @ self._rows[token]) + float(self._bias[token]) - state.norm
-        if token == WordTokenizer.unknown:
-            learnt += self._unigrams.get(word, self.ngram.unknown) - self._outside
-        if word not in state.after:
-            state.after[word] = History(state.store, ngram, token, state.values)
-        both = counted + self._shares[0], learnt + self._shares[1]
-        return max(both) + math.log1p(math.exp(min(both) - max(both))), state.after[word]
+        log_probs, (after,) = self.scores([(state, word)])
+        return float(log_probs[0]), after
+
+    def scores(self, asked: Sequence[tuple[History, str]]) -> tuple[Floats, list[History]]:
+        """See WordModel."""
+        if not asked:
+            return np.zeros(0), []
+        self.evaluate(state for state, _ in asked)
+        counted, ngrams = self.ngram.scores([(state.ngram, word) for state, word in asked])
+        tokens = [self.tokenizer.ids.get(word, WordTokenizer.unknown) for _, word in asked]
+        vectors = np.stack([state.vector for state, _ in asked])
+        norms = np.array([state.norm for state, _ in asked])
+        learnt = np.einsum("ne,ne->n", vectors, self._rows[tokens]) + self._bias[tokens] - norms
+        unknown = np.flatnonzero(np.equal(tokens, WordTokenizer.unknown))
+        rare = [self._unigrams.get(asked[n][1], self.ngram.unknown) for n in unknown.tolist()]
+        learnt[unknown] += np.subtract(rare, self._outside)
+        after = []
+        for (state, word), ngram, token in zip(asked, ngrams, tokens, strict=True):
+            if word not in state.after:
+                state.after[word] = History(state.store, ngram, token, state.values)
+            after.append(state.after[word])
+        return np.logaddexp(counted + self._shares[0], learnt + self._shares[1]), after
 
     def end(self, state: History) -> float:
         """See WordModel."""

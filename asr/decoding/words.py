@@ -4,18 +4,20 @@ Any word can be spelled: one that the n-gram does not know costs what its <unk> 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.beginnings import Beginnings
 from asr.model import Memory
 from asr.tokenizer import Tokenizer
 
+Floats = NDArray[np.float64]
 Context = Any
 """A word model's state: whatever can be the key of a dict."""
 
@@ -31,6 +33,9 @@ class WordModel(Protocol):
 
     def score(self, state: Any, word: str) -> tuple[float, Context]:
         """The log-probability of a word, known or not, and the state after it."""
+
+    def scores(self, asked: Sequence[tuple[Any, str]]) -> tuple[Floats, list[Context]]:
+        """The same of many words, each after a state: their log-probabilities (N,), and the states after them."""
 
     def end(self, state: Any) -> float:
         """The log-probability that there is no more word."""
@@ -56,6 +61,12 @@ class Penalised:
         """See WordModel."""
         log_prob, after = self.ngram.score(state, word)
         return log_prob if word in self._known else log_prob - self.penalty, after
+
+    def scores(self, asked: Sequence[tuple[Any, str]]) -> tuple[Floats, list[Context]]:
+        """See WordModel."""
+        log_probs, after = self.ngram.scores(asked)
+        unknown = np.array([word not in self._known for _, word in asked], bool)
+        return log_probs - self.penalty * unknown, after
 
     def unigrams(self) -> Mapping[str, float]:
         """See WordModel."""

@@ -7,7 +7,7 @@ state is the handful of trie nodes that the last words lead to.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,11 @@ class NgramModel:
         A word that is not in the vocabulary is <unk>.
         """
         return self._score(state, self._ids.get(word, 0))
+
+    def scores(self, asked: Sequence[tuple[State, str]]) -> tuple[Floats, list[State]]:
+        """The log-probabilities (N,) in nats of words, each after a state, and the states after them."""
+        found = [self.score(state, word) for state, word in asked]
+        return np.array([log_prob for log_prob, _ in found], float), [after for _, after in found]
 
     def end(self, state: State) -> float:
         """The log-probability, in nats, that the sentence ends here."""

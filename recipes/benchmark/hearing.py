@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr import audio
 from asr.decoding import Hypothesis, decode
+from asr.encoding import encode
 from asr.manifest import Utterance
 from asr.recognizer import Recognizer
 
@@ -36,7 +37,8 @@ def hear(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Heard]:
     for batch in batches([len(waveform) for waveform in waveforms]):
         features = [recognizer.features.extract(waveforms[i]) for i in batch]
         lengths = torch.tensor([len(item) for item in features])
-        memory = model.encode(pad_sequence(features, batch_first=True), lengths)
+        padded, warp = pad_sequence(features, batch_first=True), recognizer.search.warp(model)
+        memory = encode(model, padded, lengths, warp, recognizer.trained.features)
         hypotheses = decode(model, memory, recognizer.tokenizer, recognizer.search)
         log_probs = model.ctc_log_probs(memory)
         assert log_probs is not None, "the benchmark needs a model with a CTC head"

@@ -183,6 +183,7 @@ def this_package(plan: Plan) -> Recognise:
 
     from asr import checkpoint
     from asr.decoding import decode
+    from asr.encoding import encode
     from asr.export import open_engine
     from asr.features import LogMel
 
@@ -198,7 +199,8 @@ def this_package(plan: Plan) -> Recognise:
         lengths = torch.tensor([len(item) for item in features])
         bf16 = torch.autocast("cpu", torch.bfloat16) if plan.precision == "bf16" else nullcontext()
         with bf16:
-            memory = trained.model.encode(pad_sequence(features, batch_first=True), lengths)
+            padded, warp = pad_sequence(features, batch_first=True), search.warp(trained.model)
+            memory = encode(trained.model, padded, lengths, warp, trained.features)
             best = decode(trained.model, memory, trained.tokenizer, search)
         return [trained.tokenizer.decode(n[0].tokens) for n in best]
 

@@ -1,7 +1,8 @@
-"""A language model's words in, how they sound out: the pronouncing dictionary of a search (asr.phonemes).
+"""Words of a language model and of word lists in, how they sound out: the pronouncing dictionary of a search.
 
 Pronunciations are CMUdict's, as the package pocketsphinx ships it; those of words that it lacks are by the
-letter-to-sound rules of flite (Debian's package flite), whose lexicon is CMUdict too.
+letter-to-sound rules of flite (Debian's package flite), whose lexicon is CMUdict too. The form of the file is that of
+asr.phonemes.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from asr import phonemes
 from asr.errors import AsrError, ConfigError
 from asr.files import atomic_write
 from asr.ngram import NgramModel
+from asr.text import normalise
 
 REDUCED = {"ax": "AH", "axr": "ER", "dx": "T"}
 """flite's symbols that CMUdict does not have."""
@@ -57,18 +59,32 @@ def _symbols(segments: Iterable[str]) -> Pronunciation:
     return found
 
 
+def listed(path: Path) -> set[str]:
+    """The words of a list, one a line, normalised; without abbreviations, which nobody says as they are written."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: a word list must be UTF-8 text") from error
+    words = {normalise(line) for line in lines if line[1:].islower()}
+    return {word for word in words if word and " " not in word}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Example: python -m recipes.lm.pronounce runs/lm/words.ngram --output runs/lm/pronunciations.gz",
+        epilog="Example: python -m recipes.lm.pronounce runs/lm/words.ngram --words /usr/share/dict/words "
+        "--output runs/lm/pronunciations.gz",
     )
     parser.add_argument("ngram", type=Path, help="n-gram model whose words are pronounced")
+    parser.add_argument(
+        "--words", type=Path, action="append", default=[], help="list of more words, one a line"
+    )
     parser.add_argument("--output", type=Path, required=True, help="dictionary to write, gzip")
     options = parser.parse_args(arguments)
     try:
-        words = [w for w in NgramModel.load(options.ngram).unigrams() if not w.startswith("<")]
-        found = pronunciations(words)
+        words = {w for w in NgramModel.load(options.ngram).unigrams() if not w.startswith("<")}
+        found = pronunciations(sorted(words.union(*map(listed, options.words))))
         lines = "".join(f"{word} {' '.join(symbols)}\n" for word, symbols in found.items())
         with atomic_write(options.output, "wb") as file:
             file.write(gzip.compress(lines.encode(), mtime=0))

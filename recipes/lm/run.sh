@@ -4,7 +4,7 @@
 #
 #   recipes/lm/run.sh [TEXT_FOLDER] [asr train option...]
 #
-# Needs flite (apt-get install flite), which pronounces the words that CMUdict lacks.
+# Needs flite, which pronounces the words that CMUdict lacks, and a list of such (apt-get install flite wamerican-large).
 #
 # TEXT_FOLDER, data/text unless given, holds librispeech-train-clean-100.txt.gz and gutenberg-23-books.txt.gz; the
 # manifests of recipes/librispeech must be in data/manifests.
@@ -25,7 +25,8 @@ mapfile -t skip <<<"$lines"
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
     --max-ngrams 1600000 --words "$dictionary" --output runs/lm/words.ngram
-python -m recipes.lm.pronounce runs/lm/words.ngram --output runs/lm/pronunciations.gz
+python -m recipes.lm.pronounce runs/lm/words.ngram --words /usr/share/dict/american-english-large \
+    --output runs/lm/pronunciations.gz
 for recipe in words chars; do
     asr train "recipes/lm/$recipe.toml" --output "runs/lm/$recipe" \
         --set "text.train=[$(printf '"%s",' "${train[@]}")]" "$@"
