@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from asr.decoding.scorers import kept_utterances
 from asr.errors import ConfigError
 from asr.model import Memory, Seq2Seq
 from asr.model.memory import length_mask
@@ -85,12 +86,11 @@ class CtcState:
     def advance(self, parents: Tensor, tokens: Tensor) -> "CtcState":
         """The state of the prefixes of rows `parents` (N',) with `tokens` (N',) appended.
 
-        Utterances may have left, but each that stays keeps its R rows and its place.
+        Utterances may have left; those that stay keep their order, and have as many rows each.
         """
-        rows = len(self.last) // len(self.frames.ends)
         frames, columns = self.frames, self.columns
-        if len(parents) < len(self.last):
-            kept = parents[::rows] // rows
+        kept = kept_utterances(parents, len(self.last), len(frames.ends))
+        if len(kept) < len(frames.ends):
             frames, columns = frames.select(kept), Columns(columns.first[kept], columns.count)
         repeated = self.last[parents] == tokens  # a blank must come between
         before = torch.where(repeated[:, None], self.blank[parents], self.either[parents])

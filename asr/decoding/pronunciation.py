@@ -16,6 +16,7 @@ from torch import Tensor
 
 from asr import phonemes
 from asr.decoding.beginnings import Beginnings
+from asr.decoding.scorers import kept_utterances
 from asr.model import Memory, Seq2Seq
 from asr.tokenizer import Tokenizer
 
@@ -230,14 +231,12 @@ class PhonemeState:
     def advance(self, parents: Tensor, tokens: Tensor) -> "PhonemeState":
         """See ScorerState."""
         space, spell = self.scorer.space, self.scorer.tokenizer.decode
-        each = len(self.rows) // len(self.frames)
-        frames, rows = self.frames, []
+        kept = kept_utterances(parents, len(self.rows), len(self.frames)).tolist()
+        frames, rows = [self.frames[utterance] for utterance in kept], []
         for parent, token in zip(parents.tolist(), tokens.tolist(), strict=True):
             sound, spelled = self.rows[parent]
             ended = token == space
             rows.append(
                 (self.following[parent], "") if ended else (sound, spelled + spell([token]))
             )
-        if len(rows) < len(self.rows):  # utterances have left, with all their rows
-            frames = [frames[parent // each] for parent in parents[::each].tolist()]
         return PhonemeState(self.scorer, frames, rows, self.device)

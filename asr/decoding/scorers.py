@@ -22,10 +22,15 @@ class ScorerState(Protocol):
         """Log-scores (N, V) of each next token; -inf where it cannot follow."""
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Self:
-        """The state of the rows that come from rows `parents` (N',) by `tokens` (N',).
+        """The state of the rows that come from rows `parents` (N',) by `tokens` (N',), as many for each utterance.
 
         Utterances may leave, with all their rows; those that stay keep their order.
         """
+
+
+def kept_utterances(parents: Tensor, rows: int, count: int) -> Tensor:
+    """Which of `count` utterances, with `rows` rows in all, still have rows, by those that they come from (N',)."""
+    return torch.unique_consecutive(parents // (rows // count))
 
 
 class Scorer(Protocol):
@@ -47,9 +52,9 @@ class AttentionState:
     def advance(self, parents: Tensor, tokens: Tensor) -> "AttentionState":
         """See ScorerState."""
         memory, state = self.memory, self.state.select(parents)
-        if len(parents) < len(self.scores):
-            rows = len(self.scores) // len(memory.lengths)
-            memory = memory.select(parents[::rows] // rows)
+        kept = kept_utterances(parents, len(self.scores), len(memory.lengths))
+        if len(kept) < len(memory.lengths):
+            memory = memory.select(kept)
         scores, state = self.model.step(tokens, memory, state)
         return AttentionState(self.model, memory, state, scores.float())
 

@@ -88,45 +88,73 @@ def follow(
 
     Every utterance must have memory. Raises ConfigError where the search does not fit the model.
     """
-    rows = max(map(len, texts), default=0)
+    rows = [(utterance, text) for utterance, each in enumerate(texts) for text in each]
     if not rows:
         return [[] for _ in texts]
-    padding = tokenizer.encode(" ")[0]  # ends a word, so that scorers have no more to do
-    tokens, lengths = _table(texts, rows, padding)
-    tokens = tokens.to(memory.lengths.device)
     scorers = search.scorers(model, tokenizer)
-    attending = AttentionScorer(model).start(memory, rows)
-    others = [
-        each.start(memory, rows) for name, (_, each) in scorers.items() if name != "attention"
-    ]
-    row = torch.arange(len(tokens), device=tokens.device)
-    sums = torch.zeros(1 + len(others), len(row), device=tokens.device)
-    history, ends = History(), []
-    for length, chosen in enumerate(tokens.T):
+    attending = AttentionScorer(model).start(memory, 1)
+    others = [each.start(memory, 1) for name, (_, each) in scorers.items() if name != "attention"]
+    beginnings = _Beginnings(rows, len(texts), tokenizer.encode(" ")[0])
+    sums = torch.zeros(len(others), len(rows))
+    history, ends = History(), {}
+    while beginnings.texts:
         scores = torch.stack([state.scores for state in (attending, *others)])
-        new = scores[:, row, chosen]
-        sums += new
-        for at in (index for index, size in enumerate(lengths) if size == length):
-            others_sums = tuple(sums[1:, at].tolist())
-            ends.append(End(at // rows, length, at, float(new[0, at]), True, others_sums))
-        if length == max(lengths):
-            break
-        history.push(row, chosen, new[0], attending.state.attention)
-        after = chosen.where(chosen != Tokenizer.eos, padding)
-        attending = attending.advance(row, after)
-        others = [state.advance(row, after) for state in others]
-    ends.sort(key=lambda end: end.row)
+        at, following = beginnings.following(scores.device)
+        gained = scores[:, at, following].cpu()
+        sums[:, beginnings.texts] += gained[1:]
+        for number, text in enumerate(beginnings.texts):
+            if beginnings.length == len(rows[text][1]):
+                place, log_prob = int(at[number]), float(gained[0, number])
+                end = (rows[text][0], beginnings.length, place, log_prob, True)
+                ends[text] = End(*end, tuple(sums[:, text].tolist()))
+        parents, tokens = beginnings.grow(scores.device)
+        if len(parents):
+            history.push(parents, tokens, scores[0, parents, tokens], attending.state.attention)
+            attending = attending.advance(parents, tokens)
+            others = [state.advance(parents, tokens) for state in others]
     weights = {name: search.order.weights()[name] for name in scorers}
-    found = history.trace(ends, memory.lengths.tolist(), search.order, weights)
-    return [found[index * rows : index * rows + len(each)] for index, each in enumerate(texts)]
+    order = [ends[text] for text in range(len(rows))]
+    found = iter(history.trace(order, memory.lengths.tolist(), search.order, weights))
+    return [[next(found) for _ in each] for each in texts]
 
 
-def _table(texts: Sequence[Sequence[Tokens]], rows: int, padding: int) -> tuple[Tensor, list[int]]:
-    """Tokens (B * rows, L + 1), each text with its eos and what follows as `padding`, and the texts' lengths.
+class _Beginnings:
+    """Beginnings of the texts of B utterances, token by token: texts that begin alike share a row until they part.
 
-    Where an utterance has fewer than `rows` texts, the last rows are empty ones.
+    Every utterance has as many rows; those that it does not need go on with `padding`.
     """
-    padded = [text for each in texts for text in (*each, *[()] * (rows - len(each)))]
-    longest = max(map(len, padded))
-    table = [[*text, Tokenizer.eos, *[padding] * (longest - len(text))] for text in padded]
-    return torch.tensor(table), [len(text) for text in padded]
+
+    def __init__(self, rows: Sequence[tuple[int, Tokens]], utterances: int, padding: int) -> None:
+        self.length = 0
+        self.texts = list(range(len(rows)))  # that have this many tokens, or more
+        self._rows, self._padding = rows, padding
+        self._width = 1  # rows of each utterance
+        self._utterances = utterances
+        self._place = [utterance for utterance, _ in rows]  # row of each text
+
+    def following(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """For each of `texts` its row (N,), and the token (N,) that follows there, eos where it ends."""
+        at = [self._place[text] for text in self.texts]
+        tokens = [(*self._rows[text][1], Tokenizer.eos)[self.length] for text in self.texts]
+        return torch.tensor(at, device=device), torch.tensor(tokens, device=device)
+
+    def grow(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Go on by a token: the rows (N',) that the new rows come from, and their tokens (N',); none at the end."""
+        self.texts = [text for text in self.texts if len(self._rows[text][1]) > self.length]
+        new: list[dict[tuple[int, int], int]] = [{} for _ in range(self._utterances)]
+        for text in self.texts:
+            utterance, tokens = self._rows[text]
+            branches = new[utterance]
+            branches.setdefault((self._place[text], tokens[self.length]), len(branches))
+        width = max(map(len, new))
+        for text in self.texts:
+            utterance, tokens = self._rows[text]
+            number = new[utterance][self._place[text], tokens[self.length]]
+            self._place[text] = utterance * width + number
+        grown = []
+        for utterance, branches in enumerate(new):
+            unused = (utterance * self._width, self._padding)
+            grown += [*branches, *[unused] * (width - len(branches))]
+        self._width, self.length = width, self.length + 1
+        parents, tokens = torch.tensor(grown, dtype=torch.int64, device=device).view(-1, 2).T
+        return parents, tokens
