@@ -33,12 +33,13 @@ class PronunciationTree:
         cls, pronunciations: Mapping[str, tuple[int, ...]], log_probs: Mapping[str, float]
     ) -> "PronunciationTree":
         """The tree of all words that have both a pronunciation and a log probability; there must be one."""
-        spoken = sorted((bytes(p), word) for word, p in pronunciations.items() if word in log_probs)
-        sizes = np.array([len(p) for p, _ in spoken])
-        longest = int(sizes.max())
-        table = np.frombuffer(b"".join(p.ljust(longest, b"\0") for p, _ in spoken), np.uint8)
-        table = table.reshape(len(spoken), longest)
-        scores = np.array([log_probs[word] for _, word in spoken])
+        spoken = [word for word in pronunciations if word in log_probs]
+        padded = np.array([bytes(pronunciations[word]) for word in spoken])  # by zeros
+        order = np.argsort(padded, kind="stable")
+        spoken = [spoken[index] for index in order.tolist()]
+        table = padded[order].view(np.uint8).reshape(len(spoken), -1)
+        sizes, longest = np.count_nonzero(table, 1), table.shape[1]
+        scores = np.array([log_probs[word] for word in spoken])
         other = np.ones(len(spoken), bool)  # than the word before, in the phonemes so far
         other[1:] = False
         node = np.zeros(len(spoken), np.int64)  # that each word has come to
@@ -61,7 +62,7 @@ class PronunciationTree:
             np.concatenate(phoneme),
             first,
             np.concatenate(likeliest),
-            [spoken[index][1] for index in order.tolist()],
+            [spoken[index] for index in order.tolist()],
             np.searchsorted(node[order], np.arange(count + 1)),
         )
 
