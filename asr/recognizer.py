@@ -278,8 +278,7 @@ class Recognizer:
         ]
         lengths = torch.tensor([len(item) for item in features], device=self.device)
         batch = pad_sequence(features, batch_first=True)
-        warp = self.search.warp(self.model)
-        memory = encode(self.model, batch, lengths, warp, self.trained.features)
+        memory = encode(self.model, batch, lengths, self.search.warp, self.trained.features)
         ctc = self.model.ctc_log_probs(memory)
         decoded = decode(self.model, memory, self.tokenizer, self.search)
         for row, (index, hypotheses) in enumerate(zip(audible, decoded, strict=True)):

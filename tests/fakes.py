@@ -1,7 +1,7 @@
 """Toy models for the search tests: the same `initial_state` and `step` as the real one, small enough to enumerate."""
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -220,9 +220,6 @@ class ToyWords:
 
     def unigrams(self) -> dict[str, float]:
         return {"a": -0.5, "aba": -2.5, "b": -3.0}
-
-    def evaluate(self, states: Iterable[str]) -> None:
-        """Nothing is to be prepared."""
 
     def start(self) -> str:
         return "<s>"

@@ -1,9 +1,8 @@
 """What a search reads: phonemes heard as they are, and as if other speakers had spoken."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from fakes import ToyWords
 
 from asr.augment import warped
 from asr.checkpoint import Trained
@@ -11,7 +10,6 @@ from asr.decoding import DecodingOptions, FirstPass, Search, decode
 from asr.encoding import encode
 from asr.features import FeatureOptions, LogMel
 from asr.model import EncoderOptions, ModelOptions, Seq2Seq
-from asr.model.sounds import SpellerOptions
 from asr.recognizer import Recognizer
 from asr.tokenizer import Tokenizer
 from recipes.benchmark.hearing import hear
@@ -50,24 +48,26 @@ def test_phonemes_are_the_mean_of_three_hearings(model: Seq2Seq) -> None:
     torch.testing.assert_close(part[0][0], found[0][1])
 
 
-def test_greedy_search_hears_as_often_as_its_speller_asks(model: Seq2Seq) -> None:
-    sizes = replace(model.options, speller=SpellerOptions(warp=0.06))
-    spelling = Seq2Seq(sizes, vocabulary=Tokenizer().size, n_mels=OPTIONS.n_mels)
-    assert Search().warp(spelling) == 0.06
-    assert Search(DecodingOptions(speller=False)).warp(spelling) == 0.0
-    assert Search(first_pass=FirstPass(warp=0.02)).warp(spelling) == 0.02
-    assert Search().warp(model) == 0.0
-    trained = Trained(spelling.eval(), Tokenizer(), OPTIONS, {})
+def test_a_recognizer_and_what_fits_its_confidence_hear_as_often_as_the_first_pass_asks(
+    model: Seq2Seq,
+) -> None:
+    words = {"a": (5,), "b": (6, 7), "c": (8,)}
+    search = Search(
+        DecodingOptions(beam_size=3, phoneme_weight=1.0),
+        ngram=ToyWords(),
+        pronunciations=words,
+        first_pass=FirstPass(warp=0.06),
+    )
+    recognizer = Recognizer(Trained(model, Tokenizer(), OPTIONS, {}), search=search)
     waveform = torch.randn(16000, generator=torch.Generator().manual_seed(2)) / 20
     features = LogMel(OPTIONS).extract(waveform)[None]
     lengths = torch.tensor([features.shape[1]])
     once, thrice = (
-        decode(trained.model, memory, Tokenizer(), Search())[0][0].score
-        for memory in (encode(spelling, features, lengths, warp, OPTIONS) for warp in (0.0, 0.06))
+        decode(model, memory, Tokenizer(), search)[0][0].score
+        for memory in (encode(model, features, lengths, warp, OPTIONS) for warp in (0.0, 0.06))
     )
-    recognizer = Recognizer(trained)
     found = recognizer.recognise([waveform])[0][0].score
-    assert found == pytest.approx(thrice, abs=1e-5)
-    assert found != pytest.approx(once, abs=1e-5)
-    # What confidence is fitted on is heard the same way.
-    assert hear(recognizer, [waveform])[0].hypothesis.score == pytest.approx(found, abs=1e-5)
+    assert found == pytest.approx(thrice, abs=1e-4)
+    assert found != pytest.approx(once, abs=1e-4)
+    assert hear(recognizer, [waveform])[0].hypothesis.score == pytest.approx(found, abs=1e-4)
+    assert Search().warp == 0.0

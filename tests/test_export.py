@@ -11,6 +11,7 @@ from asr import audio, checkpoint, ngram
 from asr.checkpoint import Trained
 from asr.cli import app
 from asr.decoding import DecodingOptions, decode
+from asr.encoding import encode
 from asr.errors import AudioError, CheckpointError, ConfigError
 from asr.export import check, export, load_exported, open_engine
 from asr.features import FeatureOptions
@@ -84,6 +85,21 @@ def test_export_equals_eager(cell: str, kind: str, options: dict[str, object]) -
         torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
 
 
+def test_an_exported_model_hears_three_times_as_the_original_does() -> None:
+    model, options = tiny_model(**PHONEMES), FeatureOptions(n_mels=MELS)
+    batch = padded(random_features(37, 22))
+    with torch.inference_mode():
+        eager, exported = (encode(net, *batch, 0.06, options) for net in (model, _onnx(model)))
+        once = model.phoneme_log_probs(model.encode(*batch))
+    assert eager.heard is not None
+    assert exported.heard is not None
+    assert once is not None
+    torch.testing.assert_close(
+        _valid(exported.heard, once[1]), _valid(eager.heard, once[1]), atol=1e-5, rtol=1e-5
+    )
+    assert not torch.allclose(_valid(eager.heard, once[1]), _valid(once[0], once[1]), atol=1e-3)
+
+
 def test_an_export_without_the_phonemes_graph_still_opens(tmp_path: Path) -> None:
     """As versions wrote it whose search could not use phonemes."""
     trained = Trained(tiny_model(**PHONEMES), TOKENIZER, FeatureOptions(n_mels=MELS), {})
@@ -91,7 +107,9 @@ def test_an_export_without_the_phonemes_graph_still_opens(tmp_path: Path) -> Non
     (tmp_path / "out" / "phonemes.onnx").unlink()
     model = load_exported(tmp_path / "out").model
     assert model.phonemes is None
-    assert model.phoneme_log_probs(model.encode(*padded(random_features(20)))) is None
+    batch = padded(random_features(20))
+    assert model.phoneme_log_probs(model.encode(*batch)) is None
+    assert encode(model, *batch, 0.06, trained.features).heard is None
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -94,7 +94,9 @@ def test_words_that_cmudict_lacks_are_pronounced_by_rule(tmp_path: Path) -> None
     output = tmp_path / "words.gz"
     assert pronounce.main([str(tmp_path / "words.arpa"), "--output", str(output)]) == 0
     assert set(phonemes.load(output)) == {"horse", "scrooge"}
-    (tmp_path / "list").write_text("Zürich\ngnomish\nNATO\nMr\nGnomish's\n", encoding="utf-8")
+    (tmp_path / "list").write_text(
+        "Zürich\ngnomish\nNATO\nhrs\nxcvi\nclxii's\nI\nMr\nGnomish's\n", encoding="utf-8"
+    )
     more = ["--words", str(tmp_path / "list"), "--output", str(output)]
     assert pronounce.main([str(tmp_path / "words.arpa"), *more]) == 0
     found = set(phonemes.load(output))

@@ -146,5 +146,3 @@ def test_a_speller_that_does_not_fit_is_refused() -> None:
     assert options.speller is not None
     with pytest.raises(ConfigError, match=r"joins 4 sounds"):
         replace(options.speller, encoder=options.encoder)
-    with pytest.raises(ConfigError, match=r"model.speller.warp 0.6: must be from 0 to 0.5"):
-        replace(options.speller, warp=0.6)

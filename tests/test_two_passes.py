@@ -1,14 +1,15 @@
 """Texts proposed by their sound, against all texts written out; then scored as the beam scores them."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import JointToy, ToyLm, ToyWords
+from fakes import JointToy, ToyLm, ToyState, ToyWords
 from numpy.typing import NDArray
 from torch.nn.functional import ctc_loss
 
@@ -17,6 +18,7 @@ from asr.decoding.first_pass import propose
 from asr.decoding.second_pass import follow
 from asr.decoding.tree import ROOT, PronunciationTree
 from asr.errors import ConfigError
+from asr.model import Memory
 from asr.phonemes import BLANK, SIZE
 from asr.tokenizer import Tokenizer
 
@@ -33,9 +35,6 @@ class Words:
 
     def unigrams(self) -> dict[str, float]:
         return {word: -1.0 - number for number, word in enumerate(SPOKEN)}
-
-    def evaluate(self, states: Iterable[str]) -> None:
-        """Nothing is to be prepared."""
 
     def start(self) -> str:
         return ""
@@ -185,6 +184,22 @@ def test_given_texts_score_as_the_beam_scores_them() -> None:
     assert [len(each) for each in follow(model, memory, TOKENIZER, search, texts)] == [4, 5, 6]
 
 
+def test_texts_that_begin_alike_share_a_row_until_they_part() -> None:
+    rows: list[int] = []
+
+    class Counting(JointToy):
+        def step(self, tokens: torch.Tensor, memory: Memory, state: ToyState) -> Any:
+            rows.append(len(tokens))
+            return super().step(tokens, memory, state)
+
+    model = Counting(TOKENIZER, seed=3)
+    texts = [["a b", "a ba"], ["b", "b a", "aa"]]
+    encoded = [[tuple(TOKENIZER.encode(text)) for text in each] for each in texts]
+    found = follow(model, model.memory([4, 8]), TOKENIZER, full_search(), encoded)
+    assert [[TOKENIZER.decode(h.tokens) for h in each] for each in found] == texts
+    assert rows == [2, 4, 4, 2, 2]  # of both utterances, as many as the one with the most needs
+
+
 def two_passes(**options: float) -> Search:
     return replace(
         full_search(hotword_boost=0.0, **options), first_pass=WIDE, ranking=Ranking(ctc_weight=0.1)
@@ -232,6 +247,17 @@ def test_words_of_the_dictionary_that_the_ngrams_do_not_know_are_found() -> None
     )
 
 
+def test_unknown_words_are_left_out_where_the_ngrams_make_them_likelier_than_known_ones() -> None:
+    class Vague(ToyWords):
+        unknown = -2.9  # b is less likely
+
+    spoken = {"a": (5,), "b": (6,), "bab": (6, 6)}
+    search = replace(two_passes(), pronunciations=spoken, ngram=Vague())
+    assert set(search.tree(TOKENIZER).words) == {"a", "b"}
+    dear = replace(two_passes(unknown_penalty=0.2), pronunciations=spoken, ngram=Vague())
+    assert set(dear.tree(TOKENIZER).words) == {"a", "b", "bab"}
+
+
 def test_the_beam_searches_what_has_no_proposal() -> None:
     model = JointToy(TOKENIZER, seed=3)
     memory = model.memory([4, 8])
@@ -261,6 +287,7 @@ def test_hot_words_that_no_dictionary_has_are_searched_by_the_beam_too() -> None
         ({"pronunciations": None}, "first_pass: needs ngram and pronunciations"),
         ({"ngram": None}, "first_pass: needs ngram and pronunciations"),
         ({"pronunciations": {"zoo": (5,)}}, "first_pass: no word of ngram has a pronunciation"),
+        ({"pronunciations": {"ab": (5,)}}, "first_pass: no word of ngram has a pronunciation"),
     ],
 )
 def test_a_first_pass_without_what_it_needs_is_refused(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fakes import JointToy, ToyWords
@@ -118,32 +119,29 @@ def test_unknown_words_of_the_lstm_share_its_unknown_words_probability() -> None
     assert chances[0] / chances[1] == pytest.approx(math.exp(-3.0 - ToyWords.unknown), rel=1e-3)
 
 
-def test_histories_evaluated_together_score_as_those_alone() -> None:
-    together, alone = _mixture(), _mixture()
-    first = together.start()
-    after = [together.score(first, word)[1] for word in ("a", "bb", "abb", "a")]
-    assert after[0] is after[3]
-    together.evaluate([*after, *after])
-    for state, word in zip(after, ("a", "bb", "abb"), strict=False):
-        _, same = alone.score(alone.start(), word)
-        assert together.score(state, "aba")[0] == pytest.approx(alone.score(same, "aba")[0])
-
-
-def test_words_scored_at_once_score_as_those_alone() -> None:
+def test_words_scored_at_once_score_as_the_models_alone() -> None:
     """Known and unknown to the LSTM, the n-grams and neither, after several histories, some of them asked twice."""
-    together, alone = _mixture(), _mixture()
-    begin, same = together.start(), alone.start()
-    words = ("a", "bb", "b", "zz", "a")
-    log_probs, after = Penalised(together, 2.0).scores([(begin, word) for word in words])
+    mixture, lm, counted = _mixture(0.3), _lm(), ToyWords()
+    begin, words = mixture.start(), ("a", "bb", "b", "zz", "a")
+    outside = np.logaddexp(counted.unigrams()["b"], counted.unknown)
+
+    def expected(first: str | None, word: str) -> float:
+        history = [Tokenizer.sos, *([] if first is None else WORDS.encode(first))]
+        learnt = lm(torch.tensor([history]))[0, -1].tolist()
+        found = learnt[WORDS.ids.get(word, WordTokenizer.unknown)]
+        if word not in WORDS.ids:
+            found += counted.unigrams().get(word, counted.unknown) - outside
+        ngram = counted.score("<s>" if first is None else first, word)[0]
+        return math.log(0.7 * math.exp(ngram) + 0.3 * math.exp(found))
+
+    log_probs, after = Penalised(mixture, 2.0).scores([(begin, word) for word in words])
     assert after[0] is after[4]
-    for word, found in zip(words, log_probs.tolist(), strict=True):
-        assert found == pytest.approx(Penalised(alone, 2.0).score(same, word)[0], abs=1e-5)
-    further = [(state, word) for state in after for word in ("b", "aba")]
-    log_probs, _ = together.scores(further)
-    for (state, word), found in zip(further, log_probs.tolist(), strict=True):
-        first = words[after.index(state)]
-        assert found == pytest.approx(alone.score(alone.score(same, first)[1], word)[0], abs=1e-5)
-    assert [len(part) for part in together.scores([])] == [0, 0]
+    penalties = [0.0 if word in counted.unigrams() else 2.0 for word in words]
+    assert log_probs == pytest.approx([expected(None, w) for w in words] - np.array(penalties))
+    further = [(first, word) for first in words for word in ("b", "aba", "zz")]
+    log_probs, _ = mixture.scores([(after[words.index(first)], word) for first, word in further])
+    assert log_probs == pytest.approx([expected(*each) for each in further], abs=1e-5)
+    assert [len(part) for part in mixture.scores([])] == [0, 0]
 
 
 def test_the_search_runs_the_lstm_once_a_step() -> None:
@@ -159,10 +157,12 @@ def test_the_search_runs_the_lstm_once_a_step() -> None:
     mixture = WordMixture(ToyWords(), lm, WORDS, 0.5)
     memory = JointToy(TOKENIZER).memory([8])
     state = WordScorer(LookAhead(mixture, TOKENIZER), TOKENIZER, 4).start(memory, 2)
-    assert calls == [1]  # both rows have the same history
-    state = state.advance(torch.tensor([0, 1]), torch.tensor([5, 6]))  # a, b
-    assert calls == [1]
-    state.advance(torch.tensor([0, 1]), torch.tensor([4, 4]))  # and a space each
+    assert calls == []  # no word has begun
+    for letters in ((5, 6), (6, 6)):  # a, b; ab, bb
+        state = state.advance(torch.tensor([0, 1]), torch.tensor(letters))
+        assert calls == [1]  # both rows have the same history
+    state = state.advance(torch.tensor([0, 1]), torch.tensor([4, 4]))  # and a space each
+    state.advance(torch.tensor([0, 1]), torch.tensor([5, 5]))
     assert calls == [1, 2]
 
 

@@ -155,9 +155,10 @@ class Search:
         return self.hotwords is not None and "hotwords" in self._weighed
 
     def tree(self, tokenizer: Tokenizer) -> PronunciationTree:
-        """The words that the first pass can find: all of the dictionary, those that the n-grams do not know as such.
+        """The words that the first pass can find: those of the dictionary that the alphabet can spell.
 
-        Raises ConfigError where there is none that they know, or no n-grams.
+        Words that the n-grams do not know are among them where such a word is no likelier than any that they know.
+        Raises ConfigError where they know none, or there are no n-grams or no pronunciations.
         """
         if self.ngram is None or self.pronunciations is None:
             raise ConfigError("first_pass: needs ngram and pronunciations")
@@ -165,13 +166,12 @@ class Search:
         if alphabet not in self._trees:
             letters, words = set(alphabet), self.words(tokenizer)
             known, unknown = words.unigrams(), words.unknown
-            spelled = {
-                word: known.get(word, unknown)
-                for word in self.pronunciations
-                if letters.issuperset(word)
-            }
-            if not known.keys() & spelled.keys():
+            spelled = {word: known[word] for word in known if letters.issuperset(word)}
+            if not self.ngram.unigrams().keys() & spelled.keys() & self.pronunciations.keys():
                 raise ConfigError("first_pass: no word of ngram has a pronunciation")
+            if unknown <= min(spelled.values()):
+                rare = self.pronunciations.keys() - spelled.keys()
+                spelled |= {word: unknown for word in rare if letters.issuperset(word)}
             self._trees[alphabet] = PronunciationTree.of(self.pronunciations, spelled)
         return self._trees[alphabet]
 
@@ -180,12 +180,10 @@ class Search:
         assert self.ngram is not None
         return self._look_ahead(self.ngram, tokenizer).ngram
 
-    def warp(self, model: Seq2Seq) -> float:
+    @property
+    def warp(self) -> float:
         """By which share phonemes are heard with frequencies lowered and raised, too; see asr.encoding."""
-        if self.first_pass is not None:
-            return self.first_pass.warp
-        sizes = model.options.speller if self.options.speller else None
-        return 0.0 if sizes is None else sizes.warp
+        return 0.0 if self.first_pass is None else self.first_pass.warp
 
     def check(self, model: Seq2Seq, tokenizer: Tokenizer) -> None:
         """Raise ConfigError naming what does not fit the model or its alphabet."""

@@ -135,7 +135,8 @@ class _Beginnings:
     def following(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """For each of `texts` its row (N,), and the token (N,) that follows there, eos where it ends."""
         at = [self._place[text] for text in self.texts]
-        tokens = [(*self._rows[text][1], Tokenizer.eos)[self.length] for text in self.texts]
+        ahead = [self._rows[text][1][self.length : self.length + 1] for text in self.texts]
+        tokens = [token for (token,) in (each or (Tokenizer.eos,) for each in ahead)]
         return torch.tensor(at, device=device), torch.tensor(tokens, device=device)
 
     def grow(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ class WordMixture:
         columns = 2 * options.layers * options.width + options.embedding
         return History(Histories(columns), self.ngram.start(), Tokenizer.sos, torch.zeros(columns))
 
-    def evaluate(self, states: Iterable[History]) -> None:
+    def _evaluate(self, states: Iterable[History]) -> None:
         """Run the LSTM over those histories at once that it has not run over yet, all of one search."""
         new = list({id(state): state for state in states if state.vector is None}.values())
         if not new:
@@ -106,7 +106,7 @@ class WordMixture:
         """See WordModel."""
         if not asked:
             return np.zeros(0), []
-        self.evaluate(state for state, _ in asked)
+        self._evaluate(state for state, _ in asked)
         counted, ngrams = self.ngram.scores([(state.ngram, word) for state, word in asked])
         tokens = [self.tokenizer.ids.get(word, WordTokenizer.unknown) for _, word in asked]
         vectors = np.stack([state.vector for state, _ in asked])

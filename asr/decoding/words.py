@@ -28,9 +28,6 @@ class WordModel(Protocol):
     def start(self) -> Context:
         """The state before the first word."""
 
-    def evaluate(self, states: Iterable[Any]) -> None:
-        """Do at once what can be done for the words after these states; it may be nothing."""
-
     def score(self, state: Any, word: str) -> tuple[float, Context]:
         """The log-probability of a word, known or not, and the state after it."""
 
@@ -54,7 +51,7 @@ class Penalised:
     def __init__(self, ngram: WordModel, penalty: float, also: Iterable[str] = ()) -> None:
         self.ngram = ngram
         self.penalty = penalty
-        self.start, self.evaluate, self.end = ngram.start, ngram.evaluate, ngram.end
+        self.start, self.end = ngram.start, ngram.end
         self._known = dict.fromkeys(also, ngram.unknown) | dict(ngram.unigrams())
 
     def score(self, state: Any, word: str) -> tuple[float, Context]:
@@ -131,16 +128,21 @@ class WordScorer:
         first: list[Row] = [(self.look_ahead.ngram.start(), "")] * (len(memory.lengths) * rows)
         return WordState(self, memory.mask.device, first, {})
 
-    def next(self, row: Row) -> Next:
-        """What the tokens cost that may follow in `row`; a space between words costs nothing."""
-        context, spelled = row
-        charged, changes = self.look_ahead(spelled)
+    def next(self, rows: Sequence[Row]) -> list[Next]:
+        """What the tokens cost that may follow in each of `rows`; a space between words costs nothing."""
         ngram = self.look_ahead.ngram
-        log_prob, after = ngram.score(context, spelled) if spelled else (0.0, context)
-        scores = changes.copy()
-        scores[self.space] = log_prob - charged
-        scores[Tokenizer.eos] = log_prob - charged + ngram.end(after)
-        return Next(scores, after)
+        ended = [row for row in rows if row[1]]
+        log_probs, states = ngram.scores(ended)
+        words = dict(zip(ended, zip(log_probs.tolist(), states, strict=True), strict=True))
+        found = []
+        for row in rows:
+            charged, changes = self.look_ahead(row[1])
+            log_prob, after = words.get(row, (0.0, row[0]))
+            scores = changes.copy()
+            scores[self.space] = log_prob - charged
+            scores[Tokenizer.eos] = log_prob - charged + ngram.end(after)
+            found.append(Next(scores, after))
+        return found
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,9 @@ class WordState:
     following: list[Next] = field(init=False)
 
     def __post_init__(self) -> None:
-        known, following = self.known, []
-        self.scorer.look_ahead.ngram.evaluate(row[0] for row in self.rows if row not in known)
-        for row in self.rows:
-            if row not in known:
-                known[row] = self.scorer.next(row)
-            following.append(known[row])
-        object.__setattr__(self, "following", following)
+        new = [row for row in dict.fromkeys(self.rows) if row not in self.known]
+        self.known.update(zip(new, self.scorer.next(new), strict=True))
+        object.__setattr__(self, "following", [self.known[row] for row in self.rows])
 
     @property
     def scores(self) -> Tensor:

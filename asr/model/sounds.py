@@ -39,12 +39,10 @@ class SpellerOptions:
     )
     encoder: EncoderOptions = field(default_factory=_encoder)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
-    warp: float = 0.0  # a recording is heard with frequencies lowered and raised by it, too
 
     def __post_init__(self) -> None:
         """Refuse what does not fit; raises ConfigError naming the option and what is allowed."""
         check_range(self, "model.speller", ("share",), 0, 1)
-        check_range(self, "model.speller", ("warp",), 0, 0.5)
         if self.encoder.reduction != 1:
             raise ConfigError(
                 f"model.speller.encoder: joins {self.encoder.reduction} sounds; subsampling must be 1, pyramid_levels 0"

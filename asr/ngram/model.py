@@ -7,7 +7,7 @@ state is the handful of trie nodes that the last words lead to.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,6 @@ class NgramModel:
     def start(self) -> State:
         """The state before the first word of a sentence."""
         return (self._ids[BEGIN],) if self.order > 1 else ()
-
-    def evaluate(self, states: Iterable[State]) -> None:
-        """Nothing: a word is quickly scored."""
 
     def score(self, state: State, word: str) -> tuple[float, State]:
         """The log-probability of `word` in nats after the words that led to `state`, and the state after it.

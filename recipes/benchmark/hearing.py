@@ -37,8 +37,8 @@ def hear(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Heard]:
     for batch in batches([len(waveform) for waveform in waveforms]):
         features = [recognizer.features.extract(waveforms[i]) for i in batch]
         lengths = torch.tensor([len(item) for item in features])
-        padded, warp = pad_sequence(features, batch_first=True), recognizer.search.warp(model)
-        memory = encode(model, padded, lengths, warp, recognizer.trained.features)
+        padded, options = pad_sequence(features, batch_first=True), recognizer.trained.features
+        memory = encode(model, padded, lengths, recognizer.search.warp, options)
         hypotheses = decode(model, memory, recognizer.tokenizer, recognizer.search)
         log_probs = model.ctc_log_probs(memory)
         assert log_probs is not None, "the benchmark needs a model with a CTC head"

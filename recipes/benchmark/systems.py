@@ -199,8 +199,8 @@ def this_package(plan: Plan) -> Recognise:
         lengths = torch.tensor([len(item) for item in features])
         bf16 = torch.autocast("cpu", torch.bfloat16) if plan.precision == "bf16" else nullcontext()
         with bf16:
-            padded, warp = pad_sequence(features, batch_first=True), search.warp(trained.model)
-            memory = encode(trained.model, padded, lengths, warp, trained.features)
+            padded = pad_sequence(features, batch_first=True)
+            memory = encode(trained.model, padded, lengths, search.warp, trained.features)
             best = decode(trained.model, memory, trained.tokenizer, search)
         return [trained.tokenizer.decode(n[0].tokens) for n in best]
 

@@ -7,6 +7,7 @@ asr.phonemes.
 
 import argparse
 import gzip
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,11 @@ from asr.text import normalise
 
 REDUCED = {"ax": "AH", "axr": "ER", "dx": "T"}
 """flite's symbols that CMUdict does not have."""
+
+VOWEL = re.compile("[aeiouy]")
+NOT_SAID = re.compile(
+    r".* .*|(?=[ivxlcdm]{2})m*(cm|cd|d?c{0,3})(xc|xl|l?x{0,3})(ix|iv|v?i{0,3})('s)?"
+)
 
 Pronunciation = tuple[str, ...]
 
@@ -60,13 +66,16 @@ def _symbols(segments: Iterable[str]) -> Pronunciation:
 
 
 def listed(path: Path) -> set[str]:
-    """The words of a list, one a line, normalised; without abbreviations, which nobody says as they are written."""
+    """The words of a list, one a line, normalised; without most abbreviations, which nobody says as they are written.
+
+    Left out is what has capitals beyond the first letter or no vowel, and Roman numerals.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: a word list must be UTF-8 text") from error
     words = {normalise(line) for line in lines if line[1:].islower()}
-    return {word for word in words if word and " " not in word}
+    return {word for word in words if VOWEL.search(word) and not NOT_SAID.fullmatch(word)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
