@@ -281,6 +281,17 @@ def test_hot_words_that_no_dictionary_has_are_searched_by_the_beam_too() -> None
     assert "bbb" in TOKENIZER.decode(boosted.tokens)
 
 
+def test_hot_words_may_count_more_where_the_texts_are_put_in_order() -> None:
+    model = JointToy(TOKENIZER, seed=0)
+    memory, hot = model.memory([8]), HotWords.build(["b b"], TOKENIZER)
+    search = replace(two_passes(beam_size=30), hotwords=hot)
+    boosted = replace(search, ranking=Ranking(ctc_weight=0.1, hotword_boost=9.0))
+    plain, best = (decode(model, memory, TOKENIZER, each)[0][0] for each in (search, boosted))
+    assert "b b" not in TOKENIZER.decode(plain.tokens)
+    assert "b b" in TOKENIZER.decode(best.tokens)
+    assert best.parts["hotwords"] > 0
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

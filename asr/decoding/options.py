@@ -116,6 +116,7 @@ class Ranking:
     word_bonus: float | None = None
     length_bonus: float | None = None
     coverage_bonus: float | None = None
+    hotword_boost: float | None = None
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
