@@ -56,8 +56,8 @@ class Penalised:
 
     def score(self, state: Any, word: str) -> tuple[float, Context]:
         """See WordModel."""
-        log_prob, after = self.ngram.score(state, word)
-        return log_prob if word in self._known else log_prob - self.penalty, after
+        log_probs, (after,) = self.scores([(state, word)])
+        return float(log_probs[0]), after
 
     def scores(self, asked: Sequence[tuple[Any, str]]) -> tuple[Floats, list[Context]]:
         """See WordModel."""
