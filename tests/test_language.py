@@ -326,6 +326,30 @@ def test_a_training_that_cannot_be_is_refused(tmp_path: Path) -> None:
         LmTrainingOptions(cooldown=2)
 
 
+@pytest.mark.parametrize("words", [0, 5])
+def test_a_training_begins_with_the_tokens_and_weights_of_another(
+    words: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begin(folder: str, *lines: str, initial: Path | None = None, **sizes: Any) -> Path:
+        text = TextOptions(train=(str(_lines(tmp_path / f"{folder}.txt", *lines)),))
+        lm = LmOptions(**({"words": words, "embedding": 8, "width": 32} | sizes))
+        still = LmTrainingOptions(max_steps=1, learning_rate=0.0, seed=1 if initial is None else 2)
+        return train(tmp_path / folder, lm=lm, text=text, training=still, initial=initial)
+
+    path = begin("a", *FOUR)
+    first, second = load_lm(path), load_lm(begin("b", "a dog sat", "the sea", initial=path))
+    assert second.tokenizer.to_dict() == first.tokenizer.to_dict()
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+    capsys.readouterr()
+    deeper = load_lm(begin("c", "the sea", initial=path, layers=2)).model
+    told = capsys.readouterr().err
+    assert "new: rnn.bias_hh_l1, rnn.bias_ih_l1, rnn.weight_hh_l1, rnn.weight_ih_l1" in told
+    assert torch.equal(deeper.rnn.weight_hh_l0, first.model.rnn.weight_hh_l0)
+    with pytest.raises(ConfigError, match=r"lm\.words is \d; the model to begin with is of "):
+        begin("d", "the sea", initial=path, words=0 if words else 5)
+
+
 def _asr(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

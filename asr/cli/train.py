@@ -29,21 +29,19 @@ def train(
     A recipe with a table named lm trains a language model of characters or of words.
     """
     from asr import config, training
-    from asr.errors import ConfigError
     from asr.language import training as language
 
     overrides = [*(set_ or []), *([] if hours is None else [f"training.hours={hours}"])]
     options = config.load_any(recipe, overrides)
     folder = output or Path("runs") / recipe.stem
     if isinstance(options, config.LmConfig):
-        if init is not None:
-            raise ConfigError("--init: a language model always begins with random weights")
         path = language.train(
             folder,
             lm=options.lm,
             text=options.text,
             training=options.training,
             resume=resume,
+            initial=init,
             device=device,
         )
         typer.echo(path)

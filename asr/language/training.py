@@ -16,11 +16,12 @@ from asr import leaks, sentences
 from asr.batching import epoch_batches
 from asr.devices import checked_device, trains_in_bf16
 from asr.errors import TrainingError
-from asr.language.perplexity import encoded, of_lstm, padded, perplexity_of
+from asr.language.beginning import begin, begin_with
+from asr.language.perplexity import of_lstm, padded, perplexity_of
 from asr.lm_checkpoint import TrainedLm, load_lm, save_lm
-from asr.model.lm import CharacterLm, LanguageModel, LmOptions, WordLm
+from asr.model.lm import LanguageModel, LmOptions
 from asr.options import check_range
-from asr.tokenizer import Tokenizer, WordTokenizer
+from asr.tokenizer import Tokenizer
 from asr.training import state
 from asr.training.interrupt import alone_in, on_interrupt
 from asr.training.monitor import Monitor
@@ -92,11 +93,13 @@ def train(
     text: TextOptions,
     training: LmTrainingOptions,
     resume: bool = True,
+    initial: str | Path | None = None,
     device: str = "cpu",
 ) -> Path:
     """Train until the planned end and return the path of the final model, `output`/model.pt.
 
-    Goes on from `output`/last.pt if that is there and `resume`. Ctrl-C or SIGTERM ends it after the step that runs,
+    Goes on from `output`/last.pt if that is there and `resume`; else it begins with random weights, or with the
+    fitting weights and the words of the language model `initial`. Ctrl-C or SIGTERM ends it after the step that runs,
     with the state saved, and raises KeyboardInterrupt. Raises AsrError with one clear line where options, texts or
     checkpoints cannot be used, where the training text holds text of text.dev or text.exclude, and where another
     training writes to `output`.
@@ -104,7 +107,7 @@ def train(
     output = Path(output)
     check_end(training, validates=bool(text.dev))
     with alone_in(output), closing(Monitor(output)) as monitor:
-        run = _prepare(output, monitor, lm, text, training, checked_device(device))
+        run = _prepare(output, monitor, lm, text, training, initial, checked_device(device))
         _restore(run, text, training, resume)
         with on_interrupt() as interrupted:
             _loop(run, text, training, interrupted)
@@ -118,6 +121,7 @@ def _prepare(
     lm: LmOptions,
     text: TextOptions,
     training: LmTrainingOptions,
+    initial: str | Path | None,
     device: torch.device,
 ) -> _Run:
     if not text.train:
@@ -128,7 +132,13 @@ def _prepare(
     dev = [sentence.text for sentence in sentences.read(text.dev)]
     words = sum(len(sentence.text.split()) for sentence in found)
     monitor.say(f"{len(found)} sentences, {words} words; {len(dev)} sentences of dev")
-    trained, rows = _new_model(lm, [sentence.text for sentence in found], training.seed)
+    texts = [sentence.text for sentence in found]
+    torch.manual_seed(training.seed)
+    if initial is None:
+        trained, rows = begin(lm, texts)
+    else:
+        trained, rows, new = begin_with(load_lm(initial), lm, texts)
+        monitor.say(f"weights from {initial}" + (f"; new: {', '.join(new)}" if new else ""))
     model = trained.model.to(device)
     return _Run(
         trained,
@@ -142,20 +152,6 @@ def _prepare(
         trains_in_bf16(model, device),
         {},
     )
-
-
-def _new_model(lm: LmOptions, texts: list[str], seed: int) -> tuple[TrainedLm, list[list[int]]]:
-    """A model with random weights that fits the options, and the texts as it sees them."""
-    torch.manual_seed(seed)
-    if not lm.words:
-        characters = Tokenizer()
-        trained = TrainedLm(CharacterLm(characters.size, lm), characters, {})
-        return trained, [encoded(characters, text) for text in texts]
-    words = WordTokenizer.of(texts, lm.words)
-    rows = [encoded(words, text) for text in texts]
-    predicted = torch.tensor([token for row in rows for token in row[1:]])
-    counts = torch.bincount(predicted, minlength=words.size)
-    return TrainedLm(WordLm(words.size, lm, counts), words, {}), rows
 
 
 def _restore(

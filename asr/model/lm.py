@@ -172,9 +172,10 @@ class WordLm(LanguageModel):
         # Less the log of how often it is expected among the candidates, so that frequent ones do not count twice.
         offsets = self.bias - torch.log(-torch.expm1(count * torch.log1p(-self.chances)))
         scores = (vectors @ self.embed.weight[drawn].T).float() + offsets[drawn]
-        scores = scores.masked_fill(drawn == targets[:, None], float("-inf"))
         own = (vectors.float() * self.embed.weight[targets]).sum(-1) + offsets[targets]
-        return (torch.cat([own[:, None], scores], 1).logsumexp(1) - own).sum()
+        among = torch.isin(targets, drawn)  # there once already
+        total = scores.logsumexp(1)
+        return (torch.where(among, total, torch.logaddexp(total, own)) - own).sum()
 
     def _projected(self, outputs: Tensor) -> Tensor:
         vectors: Tensor = self.dropout(self.project(self.dropout(outputs)))

@@ -16,6 +16,11 @@ case ${1:---} in
 *) text=$1 && shift ;;
 esac
 manifests=data/manifests
+list=/usr/share/dict/american-english-large
+[ -r "$list" ] && command -v flite >/dev/null || {
+    echo "recipes/lm/run.sh: needs flite and $list: apt-get install flite wamerican-large" >&2
+    exit 2
+}
 
 train=("$text"/{librispeech-train-clean-100,gutenberg-23-books}.txt.gz "$manifests"/{commonvoice,kathleen,ljspeech}-train.jsonl)
 held_out=(dev-clean test-clean test-other speechocean762 commonvoice-dev kathleen-dev ljspeech-dev vctk-dev)
@@ -25,7 +30,7 @@ mapfile -t skip <<<"$lines"
 
 asr lm ngram "${train[@]}" "${skip[@]}" $(printf -- "--exclude $manifests/%s.jsonl " "${held_out[@]}") \
     --max-ngrams 1600000 --words "$dictionary" --output runs/lm/words.ngram
-python -m recipes.lm.pronounce runs/lm/words.ngram --words /usr/share/dict/american-english-large \
+python -m recipes.lm.pronounce runs/lm/words.ngram --words "$list" \
     --output runs/lm/pronunciations.gz
 for recipe in words chars; do
     asr train "recipes/lm/$recipe.toml" --output "runs/lm/$recipe" \
