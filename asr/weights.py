@@ -1,4 +1,4 @@
-"""A network's weights as a file holds them, in 32, 16 or 8 bits, and back as float32."""
+"""A network's weights as a file holds them, in 32, 16 or 8 bits, and back as float32; which fit another network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +26,15 @@ def pack(weights: Mapping[str, Tensor], bits: int) -> dict[str, Any]:
 def unpack(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """What `pack` gave, as float32; KeyError, AttributeError, TypeError or RuntimeError where it is something else."""
     return {name: _unpacked(value) for name, value in content.items()}
+
+
+def fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `weights` that have the name and the shape of one of a network's `own`."""
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if name in own and own[name].shape == weight.shape
+    }
 
 
 def _packed(weight: Tensor, bits: int) -> Any:

@@ -346,6 +346,10 @@ def test_a_training_begins_with_the_tokens_and_weights_of_another(
     told = capsys.readouterr().err
     assert "new: rnn.bias_hh_l1, rnn.bias_ih_l1, rnn.weight_hh_l1, rnn.weight_ih_l1" in told
     assert torch.equal(deeper.rnn.weight_hh_l0, first.model.rnn.weight_hh_l0)
+    begin("c", "the sea", initial=path, layers=2)
+    told = capsys.readouterr().err
+    assert "going on from step 1" in told
+    assert "weights from" not in told
     with pytest.raises(ConfigError, match=r"lm\.words is \d; the model to begin with is of "):
         begin("d", "the sea", initial=path, words=0 if words else 5)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from asr import weights
 from asr.errors import ConfigError
 from asr.language.perplexity import encoded
 from asr.lm_checkpoint import TrainedLm
@@ -28,8 +29,8 @@ def begin_with(
     if bool(lm.words) != isinstance(given.tokenizer, WordTokenizer):
         raise ConfigError(f"lm.words is {lm.words}; the model to begin with is of {given.kind}")
     trained, rows = _new(lm, texts, given.tokenizer)
-    own, weights = trained.model.state_dict(), given.model.state_dict()
-    fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
+    own = trained.model.state_dict()
+    fitting = weights.fitting(given.model.state_dict(), own)
     trained.model.load_state_dict({**own, **fitting})
     return trained, rows, sorted(set(own) - set(fitting))
 

@@ -75,6 +75,7 @@ class _Run:
     output: Path
     device: torch.device
     bf16: bool
+    begun: str  # where its weights are from, if not random
     sums: dict[str, float]  # since the last log line: nats, targets, gradient_norm, steps
 
     @property
@@ -134,11 +135,12 @@ def _prepare(
     monitor.say(f"{len(found)} sentences, {words} words; {len(dev)} sentences of dev")
     texts = [sentence.text for sentence in found]
     torch.manual_seed(training.seed)
+    begun = ""
     if initial is None:
         trained, rows = begin(lm, texts)
     else:
         trained, rows, new = begin_with(load_lm(initial), lm, texts)
-        monitor.say(f"weights from {initial}" + (f"; new: {', '.join(new)}" if new else ""))
+        begun = f"weights from {initial}" + (f"; new: {', '.join(new)}" if new else "")
     model = trained.model.to(device)
     return _Run(
         trained,
@@ -150,6 +152,7 @@ def _prepare(
         output,
         device,
         trains_in_bf16(model, device),
+        begun,
         {},
     )
 
@@ -160,7 +163,7 @@ def _restore(
     training: LmTrainingOptions,
     resume: bool,
 ) -> None:
-    """Go on from the saved state, or begin with the random weights."""
+    """Go on from the saved state, or begin with the random or the given weights."""
 
     def back(progress: Progress) -> bool:
         return goes_back(
@@ -176,6 +179,8 @@ def _restore(
     else:
         for name in (state.LAST, state.PLATEAU, state.BEST):
             (run.output / name).unlink(missing_ok=True)
+        if run.begun:
+            run.monitor.say(run.begun)
     digest = hashlib.sha256(repr(run.rows).encode()).hexdigest()[:16]
     run.progress.data = run.progress.data or digest
     if run.progress.data != digest:

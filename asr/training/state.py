@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr import checkpoint
+from asr import checkpoint, weights
 from asr.checkpoint import Trained
 from asr.errors import CheckpointError
 from asr.files import atomic_write
@@ -124,7 +124,7 @@ def initialise(model: Seq2Seq, path: str | Path) -> tuple[list[str], dict[str, A
     trained = checkpoint.load(path)
     given = trained.model.state_dict()
     own = model.state_dict()
-    fitting = {n: w for n, w in given.items() if n in own and own[n].shape == w.shape}
+    fitting = weights.fitting(given, own)
     if len(trained.model.phoneme_layers) > len(model.phoneme_layers):
         fitting = {n: w for n, w in fitting.items() if not n.startswith("phonemes.")}
     fitting |= _begun_speller(own, given)
