@@ -22,6 +22,7 @@ class Heard:
     """What a model makes of one waveform: hypotheses, best first, and CTC's log probabilities (F, V) if it has any."""
 
     hypotheses: list[Hypothesis]
+    frame_seconds: float  # of a memory's step
     ctc_log_probs: Tensor | None = None
 
 
@@ -43,15 +44,14 @@ def decoded(
     heard: Heard,
     *,
     tokenizer: Tokenizer,
-    frame_seconds: float,
     calibration: Calibration | None = None,
 ) -> Decoded:
     """Describe the best hypothesis of a piece as a segment in the seconds of the whole recording.
 
-    The segment lasts as long as the piece's speech, longer where its words do. `frame_seconds` is a memory step's.
+    The segment lasts as long as the piece's speech, longer where its words do.
     """
     best, start, end = heard.hypotheses[0], piece.start, piece.end
-    told = describe(best, heard.ctc_log_probs, tokenizer, frame_seconds, calibration)
+    told = describe(best, heard.ctc_log_probs, tokenizer, heard.frame_seconds, calibration)
 
     def moved(item: Any) -> Any:  # a Word or a Failure; the last memory step may reach past the end
         begin = min(start + item.start, end)
@@ -66,7 +66,7 @@ def decoded(
         words=words,
         confidence=told.confidence,
         failures=tuple(map(moved, told.failures)),
-        attention=Attention(best.attention, tokens, frame_seconds, start),
+        attention=Attention(best.attention, tokens, heard.frame_seconds, start),
     )
     return Decoded(segment, best.ended)
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from asr import checkpoint
 from asr.assembly import Assembly, Decoded, Heard, decoded, events, kept
@@ -20,7 +19,7 @@ from asr.confidence import Calibration
 from asr.decoding import DecodingOptions, HotWords, Hypothesis, Search, decode
 from asr.decoding.hypothesis import empty_hypothesis
 from asr.devices import checked_device, give_memory_back, limit_caches
-from asr.encoding import encode
+from asr.encoding import encode, extract
 from asr.errors import AsrError, ConfigError
 from asr.export import open_engine
 from asr.features import LogMel
@@ -269,22 +268,21 @@ class Recognizer:
     @torch.inference_mode()
     def _hear(self, waveforms: Sequence[Tensor]) -> list[Heard]:
         """The one path from sound to tokens."""
-        results = [Heard([replace(empty_hypothesis(), ended=True)]) for _ in waveforms]
+        nothing = Heard([replace(empty_hypothesis(), ended=True)], self.model.frame_seconds)
+        results = [nothing for _ in waveforms]
         audible = [i for i, waveform in enumerate(waveforms) if self._is_audible(waveform)]
         if not audible:
             return results
-        features = [
-            self.features.extract(waveforms[i].to(self.device, torch.float32)) for i in audible
-        ]
-        lengths = torch.tensor([len(item) for item in features], device=self.device)
-        batch = pad_sequence(features, batch_first=True)
-        memory = encode(self.model, batch, lengths, self.search.warp, self.trained.features)
+        audio = [waveforms[i].to(self.device, torch.float32) for i in audible]
+        found = extract(self.model, self.features, audio)
+        warp, options = self.search.warp, self.trained.features
+        memory = encode(self.model, found.features, found.lengths, warp, options)
         ctc = self.model.ctc_log_probs(memory)
         decoded = decode(self.model, memory, self.tokenizer, self.search)
         for row, (index, hypotheses) in enumerate(zip(audible, decoded, strict=True)):
             frames = int(memory.lengths[row]) * self.model.ctc_factor
             log_probs = None if ctc is None else ctc[row, :frames].float().cpu()
-            results[index] = Heard(hypotheses, log_probs)
+            results[index] = Heard(hypotheses, found.frame_seconds[row], log_probs)
         return results
 
     def _is_audible(self, waveform: Tensor) -> bool:
@@ -339,7 +337,6 @@ class Recognizer:
             piece,
             heard,
             tokenizer=self.tokenizer,
-            frame_seconds=self.model.frame_seconds,
             calibration=self.calibration,
         )
 

@@ -90,7 +90,7 @@ def transcript_attention(transcript: Transcript, seconds: float) -> Attention | 
     parts = [part for part in parts if part.start < seconds and part.tokens]
     if not parts:
         return transcript.attention
-    frame = parts[0].frame_seconds
+    frame = min(part.frame_seconds for part in parts)
     rows = sum(len(part.tokens) for part in parts) + len(parts) - 1
     columns = max(1, round(seconds / frame))
     weights = torch.zeros(rows, columns)
@@ -99,12 +99,21 @@ def transcript_attention(transcript: Transcript, seconds: float) -> Attention | 
         if tokens:
             tokens.append(" ")
         begin = round(part.start / frame)
-        inside = (part.weights.argmax(1) + begin < columns).nonzero().flatten().tolist()
+        placed = _resampled(part, frame)
+        inside = (placed.argmax(1) + begin < columns).nonzero().flatten().tolist()
         count = inside[-1] + 1 if inside else 0  # what is said after the cut is not shown
-        shown = part.weights[:count, : columns - begin].float()
+        shown = placed[:count, : columns - begin]
         weights[len(tokens) : len(tokens) + count, begin : begin + shown.shape[1]] = shown
         tokens.extend(part.tokens[:count])
     return Attention(weights[: len(tokens)], tuple(tokens), frame)
+
+
+def _resampled(part: Attention, frame_seconds: float) -> torch.Tensor:
+    """The weights (L, U) at steps of other lengths, each as that which lies there."""
+    ratio = frame_seconds / part.frame_seconds
+    steps = round(part.weights.shape[1] / ratio)
+    nearest = ((torch.arange(steps) + 0.5) * ratio).long().clamp(max=part.weights.shape[1] - 1)
+    return part.weights[:, nearest].float()
 
 
 def attention_plot(

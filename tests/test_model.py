@@ -409,7 +409,7 @@ def test_phonemes_of_an_utterance_are_the_same_alone_and_in_a_batch() -> None:
 
 
 def test_layers_for_phonemes_without_their_head_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"phoneme_layers 2: without model.phonemes it must be 0"):
+    with pytest.raises(ConfigError, match=r"model.phoneme_layers: needs model.phonemes = true"):
         tiny_options(phoneme_layers=2)
 
 

@@ -106,6 +106,19 @@ def test_the_attention_of_segments_is_joined_in_time_and_cut() -> None:
     assert transcript_attention(Transcript("ab"), 1.0) is None
 
 
+def test_segments_whose_steps_last_longer_are_joined_in_the_same_time() -> None:
+    first = _diagonal("ab", 10)
+    second = Attention(first.weights, first.tokens, 2 * first.frame_seconds, start=0.8)
+    segments = (
+        Segment(0, 0.4, "ab", attention=first),
+        Segment(0.8, 1.6, "ab", attention=second),
+    )
+    found = transcript_attention(Transcript("ab ab", segments, 1.6), 1.6)
+    assert found is not None
+    assert (found.frame_seconds, found.weights.shape) == (first.frame_seconds, (5, 40))
+    assert found.weights.nonzero().tolist() == [[0, 0], [1, 5], [3, 20], [3, 21], [4, 30], [4, 31]]
+
+
 def test_a_long_recordings_picture_shows_its_beginning(
     monkeypatch: pytest.MonkeyPatch, make_audio: Callable[..., Path]
 ) -> None:

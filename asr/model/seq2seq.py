@@ -29,17 +29,15 @@ class ModelOptions:
     ctc: bool = True  # a CTC head on the memory
     phonemes: bool = False  # a CTC head of English phonemes on the encoder's first layer
     phoneme_layers: int = 0  # BLSTM layers of their own between the first layer and that head
+    speaking_rate: float = 0.0  # phonemes a second that it hears best, see asr.encoding; 0: as all
     speller: SpellerOptions | None = None  # a second decoder, which attends to what that head hears
 
     def __post_init__(self) -> None:
         """Refuse what needs a head where there is none; raises ConfigError."""
-        check_range(self, "model", ("phoneme_layers",), 0)
-        if self.speller is not None and not self.phonemes:
-            raise ConfigError("model.speller: needs model.phonemes = true")
-        if self.phoneme_layers and not self.phonemes:
-            raise ConfigError(
-                f"model.phoneme_layers {self.phoneme_layers}: without model.phonemes it must be 0"
-            )
+        check_range(self, "model", ("phoneme_layers", "speaking_rate"), 0)
+        for name in ("phoneme_layers", "speller", "speaking_rate"):
+            if getattr(self, name) and not self.phonemes:
+                raise ConfigError(f"model.{name}: needs model.phonemes = true")
 
     @property
     def of_speller(self) -> "ModelOptions | None":

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from asr import manifest, recognizer
 from asr.alignment import Span, forced_alignment, words_from_attention, words_from_ctc
+from asr.encoding import extract
 from asr.errors import AsrError
 from asr.recognizer import Recognizer
 from asr.text import normalise
@@ -103,23 +104,23 @@ def make_pairs(waveforms: Sequence[Tensor], texts: Sequence[str], seed: int) -> 
 def told(model_of: Recognizer, waveform: Tensor, tokens: Sequence[int]) -> Tensor:
     """The attention (L, U) of a decoder that is told the tokens."""
     model = model_of.model
-    features = model_of.features.extract(waveform)
-    memory = model.encode(features[None], torch.tensor([len(features)]))
+    fed = extract(model, model_of.features, [waveform])
+    memory = model.encode(fed.features, fed.lengths)
     inputs = torch.tensor([[model_of.tokenizer.sos, *tokens]])
     _, attention = model.decoder.teacher_forced(inputs, memory)
     return attention[0, : len(tokens)].float()
 
 
 def timed(
-    model_of: Recognizer, tokens: Sequence[int], attention: Tensor, ctc: Tensor
+    model_of: Recognizer, tokens: Sequence[int], attention: Tensor, heard: Heard
 ) -> dict[str, list[Span]]:
     """The words of a text with their times, by each method that can tell them."""
-    frame = model_of.model.frame_seconds
+    frame = heard.frame_seconds
     duration = attention.shape[1] * frame
     found = {"attention": words_from_attention(tokens, attention, model_of.tokenizer, frame)}
-    alignment = forced_alignment(ctc, tokens)
+    alignment = forced_alignment(heard.ctc, tokens)
     if alignment is not None:
-        frame = duration / len(ctc)
+        frame = duration / len(heard.ctc)
         found["ctc"] = words_from_ctc(tokens, alignment, model_of.tokenizer, frame, duration)
     return found
 
@@ -145,13 +146,13 @@ def join_errors(model_of: Recognizer, pair: Pair, heard: Heard) -> list[Error]:
     errors = []
     tokens = model_of.tokenizer.encode(reference)
     attention = told(model_of, pair.waveform, tokens)
-    for method, spans in timed(model_of, tokens, attention, heard.ctc).items():
+    for method, spans in timed(model_of, tokens, attention, heard).items():
         errors += [
             Error(method, "reference", "end", pair.gap, spans[last].end - pair.end),
             Error(method, "reference", "start", pair.gap, spans[last + 1].start - pair.start),
         ]
     hypothesis = heard.hypothesis
-    recognised = timed(model_of, hypothesis.tokens, hypothesis.attention, heard.ctc)
+    recognised = timed(model_of, hypothesis.tokens, hypothesis.attention, heard)
     for method, spans in recognised.items():
         places = counterparts(reference.split(), [span.text for span in spans])
         if last in places:
@@ -167,11 +168,11 @@ def agreement(model_of: Recognizer, reference: str, heard: Heard) -> list[tuple[
     """For each right word: the method and the distance in seconds of both its times from the reference's alignment."""
     hypothesis = heard.hypothesis
     tokens = model_of.tokenizer.encode(reference)
-    aligned = timed(model_of, tokens, torch.zeros(0, hypothesis.attention.shape[1]), heard.ctc)
+    aligned = timed(model_of, tokens, torch.zeros(0, hypothesis.attention.shape[1]), heard)
     if "ctc" not in aligned:
         return []
     found = []
-    recognised = timed(model_of, hypothesis.tokens, hypothesis.attention, heard.ctc)
+    recognised = timed(model_of, hypothesis.tokens, hypothesis.attention, heard)
     for method, spans in recognised.items():
         for word, (at, same) in counterparts(
             reference.split(), [span.text for span in spans]

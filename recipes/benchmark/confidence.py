@@ -65,7 +65,7 @@ class Words:
 
 def features(model: Recognizer, heard: Heard) -> tuple[list[str], Floats]:
     """The words of a hypothesis and their features."""
-    best, frame = heard.hypothesis, model.model.frame_seconds
+    best, frame = heard.hypothesis, heard.frame_seconds
     spans, alignment = align(best, heard.ctc, model.tokenizer, frame)
     return [s.text for s in spans], word_features(best, spans, heard.ctc, alignment)
 

@@ -101,8 +101,9 @@ def told(
     found = []
     for heard in hear(model, [case.waveform for case in cases]):
         text = model.tokenizer.decode(heard.hypothesis.tokens)
-        frame = model.model.frame_seconds
-        described = describe(heard.hypothesis, heard.ctc, model.tokenizer, frame, calibration)
+        described = describe(
+            heard.hypothesis, heard.ctc, model.tokenizer, heard.frame_seconds, calibration
+        )
         found.append((" ".join(text.split()), described))
     return found
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from asr import audio
 from asr.decoding import Hypothesis, decode
-from asr.encoding import encode
+from asr.encoding import encode, extract
 from asr.manifest import Utterance
 from asr.recognizer import Recognizer
 
@@ -23,6 +22,7 @@ class Heard:
 
     hypothesis: Hypothesis
     ctc: Tensor
+    frame_seconds: float  # of a memory's step
 
 
 def load_waveforms(utterances: Sequence[Utterance]) -> list[Tensor]:
@@ -35,16 +35,17 @@ def hear(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Heard]:
     """The best hypotheses of the recognizer's own search, each recording in one piece, in the order of `waveforms`."""
     model, found = recognizer.model, {}
     for batch in batches([len(waveform) for waveform in waveforms]):
-        features = [recognizer.features.extract(waveforms[i]) for i in batch]
-        lengths = torch.tensor([len(item) for item in features])
-        padded, options = pad_sequence(features, batch_first=True), recognizer.trained.features
-        memory = encode(model, padded, lengths, recognizer.search.warp, options)
+        fed = extract(model, recognizer.features, [waveforms[i] for i in batch])
+        warp, options = recognizer.search.warp, recognizer.trained.features
+        memory = encode(model, fed.features, fed.lengths, warp, options)
         hypotheses = decode(model, memory, recognizer.tokenizer, recognizer.search)
         log_probs = model.ctc_log_probs(memory)
         assert log_probs is not None, "the benchmark needs a model with a CTC head"
         for row, index in enumerate(batch):
             frames = int(memory.lengths[row]) * model.ctc_factor
-            found[index] = Heard(hypotheses[row][0], log_probs[row, :frames].clone())
+            found[index] = Heard(
+                hypotheses[row][0], log_probs[row, :frames].clone(), fed.frame_seconds[row]
+            )
     return [found[index] for index in range(len(waveforms))]
 
 

@@ -179,11 +179,10 @@ def peak_rss() -> int:
 def this_package(plan: Plan) -> Recognise:
     """This package: from waveform to text, features included."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
     from asr import checkpoint
     from asr.decoding import decode
-    from asr.encoding import encode
+    from asr.encoding import encode, extract
     from asr.export import open_engine
     from asr.features import LogMel
 
@@ -195,12 +194,10 @@ def this_package(plan: Plan) -> Recognise:
 
     @torch.inference_mode()
     def recognise(waveforms: Sequence[Waveform]) -> list[str]:
-        features = [frontend.extract(torch.from_numpy(waveform)) for waveform in waveforms]
-        lengths = torch.tensor([len(item) for item in features])
+        fed = extract(trained.model, frontend, [torch.from_numpy(each) for each in waveforms])
         bf16 = torch.autocast("cpu", torch.bfloat16) if plan.precision == "bf16" else nullcontext()
         with bf16:
-            padded = pad_sequence(features, batch_first=True)
-            memory = encode(trained.model, padded, lengths, search.warp, trained.features)
+            memory = encode(trained.model, fed.features, fed.lengths, search.warp, trained.features)
             best = decode(trained.model, memory, trained.tokenizer, search)
         return [trained.tokenizer.decode(n[0].tokens) for n in best]
 
