@@ -29,8 +29,8 @@ class ModelOptions:
     ctc: bool = True  # a CTC head on the memory
     phonemes: bool = False  # a CTC head of English phonemes on the encoder's first layer
     phoneme_layers: int = 0  # BLSTM layers of their own between the first layer and that head
-    speaking_rate: float = 0.0  # phonemes a second that it hears best, see asr.encoding; 0: as all
     speller: SpellerOptions | None = None  # a second decoder, which attends to what that head hears
+    speaking_rate: float = 0.0  # phonemes a second that it hears best, see asr.encoding; 0: as all
 
     def __post_init__(self) -> None:
         """Refuse what needs a head where there is none; raises ConfigError."""
